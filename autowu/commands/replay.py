@@ -1,0 +1,157 @@
+"""`python -m autowu replay losses.csv`: when a warmup would have ended, on recorded losses."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autowu.recordings import read_losses
+
+if TYPE_CHECKING:
+    from autowu.scheduler import AutoWU
+
+DESCRIPTION = """\
+Run AutoWU over a recorded loss curve: when, and at which learning rate, the warmup would have
+ended. The losses should come from a learning rate that grew as AutoWU's sweep does."""
+FILE_HELP = "CSV with a loss column, one number a line, or JSON Lines; - is the standard input"
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="run AutoWU over a recorded loss curve",
+        description=DESCRIPTION,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("file", metavar="FILE", help=FILE_HELP)
+    add("--column", default="loss", metavar="NAME", help="of the losses (default: loss)")
+    add("--json", action="store_true", default=False, help="print one JSON document")
+    add("--plot", type=Path, default=None, metavar="FILE", help="draw it (.png, .svg or .pdf)")
+    add("--paper", action="store_true", default=False, help="behave as published")
+    add("--total-steps", type=int, required=True, metavar="N", help="optimizer steps of the run")
+    add("--steps-per-epoch", type=int, default=None, metavar="N", help="optimizer steps an epoch")
+    _add_settings(parser.add_argument_group("settings of AutoWU"))
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    settings = vars(options).copy()
+    for name in ("command", "run"):
+        settings.pop(name, None)
+    file, column = settings.pop("file"), settings.pop("column")
+    plot, as_json, paper = settings.pop("plot"), settings.pop("json"), settings.pop("paper")
+    losses = read_losses(file, column)
+
+    from autowu.offline import replay
+
+    scheduler = replay(losses, **settings)
+    if plot:
+        from autowu.plotting import plot_scheduler
+
+        plot = plot_scheduler(scheduler, plot, losses=losses[: settings["total_steps"]])
+    if as_json:
+        print(json.dumps(to_dict(scheduler, len(losses), plot), indent=2, allow_nan=False))
+        return
+    print(to_text(scheduler, len(losses)))
+    if plot:
+        print(f"plot {plot}")
+
+
+def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> dict[str, Any]:
+    """The outcome of a replay as plain values; epochs are None where their length is unknown."""
+    settings = scheduler.settings
+    return {
+        "num_losses": num_losses,
+        "total_steps": settings.total_steps,
+        "steps_per_epoch": settings.steps_per_epoch,
+        "phase": scheduler.phase.name.lower(),
+        "switch_step": scheduler.switch_step,
+        "switch_epoch": _epoch(scheduler.switch_step, settings.steps_per_epoch),
+        "start_lr": scheduler.start_lr,
+        "diverged": scheduler.diverged,
+        "tests": [
+            {
+                "step": test.step,
+                "epoch": _epoch(test.step, settings.steps_per_epoch),
+                "lr": test.lr,
+                "probabilities": list(test.probabilities),
+                "positive": test.positive,
+                "lr_at_minimum": test.lr_at_minimum,
+            }
+            for test in scheduler.tests
+        ],
+        "plot": str(plot) if plot else None,
+    }
+
+
+def to_text(scheduler: "AutoWU", num_losses: int) -> str:
+    """The outcome of a replay: a line a test, and the verdict."""
+    return "\n".join([*_test_lines(scheduler), verdict(scheduler, num_losses)])
+
+
+def verdict(scheduler: "AutoWU", num_losses: int) -> str:
+    """When and at which LR the warmup ended, in one line."""
+    total, per_epoch = scheduler.settings.total_steps, scheduler.settings.steps_per_epoch
+    if scheduler.switch_step is None or scheduler.start_lr is None:
+        return (
+            f"the warmup goes on after {num_losses:,} of {total:,} steps,"
+            f" at LR {scheduler.get_last_lr()[0]:.4g}"
+        )
+    epoch = f" (epoch {scheduler.switch_step / per_epoch:.2f})" if per_epoch else ""
+    reason = "the run diverged: " if scheduler.diverged else ""
+    return (
+        f"{reason}the warmup ends after step {scheduler.switch_step:,} of {total:,}{epoch};"
+        f" decay starts from LR {scheduler.start_lr:.4g}"
+    )
+
+
+def _test_lines(scheduler: "AutoWU") -> list[str]:
+    per_epoch = scheduler.settings.steps_per_epoch
+    width = max(18, 6 * scheduler.settings.num_tests - 1)
+    lines = [
+        f"{'step':>9}  {'epoch':>7}  {'LR':>9}  {'P(earlier minimum)':<{width}}  "
+        f"{'positive':<8}  LR at minimum"
+    ]
+    for test in scheduler.tests:
+        epoch = f"{test.step / per_epoch:.2f}" if per_epoch else "-"
+        probabilities = " ".join(f"{p:.3f}" for p in test.probabilities)
+        lines.append(
+            f"{test.step:>9}  {epoch:>7}  {test.lr:>9.3g}  {probabilities:<{width}}  "
+            f"{'yes' if test.positive else 'no':<8}  {test.lr_at_minimum:.3g}"
+        )
+    return lines
+
+
+def _epoch(step: int | None, steps_per_epoch: int | None) -> float | None:
+    return None if step is None or not steps_per_epoch else step / steps_per_epoch
+
+
+def _interval(text: str) -> str | int:
+    if text in ("auto", "epoch"):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not auto, epoch or a number") from None
+
+
+def _add_settings(group: Any) -> None:
+    """A flag for each keyword of AutoWU; one that is not given is left to AutoWU."""
+    add = group.add_argument
+    add("--min-lr", type=float, metavar="LR", help="where the sweep begins (1e-5)")
+    add("--max-lr", type=float, metavar="LR", help="where it would end (1.0)")
+    add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
+    add("--growth", choices=("exponential", "linear"), help="of the sweep (exponential)")
+    add("--decay", choices=("cosine", "constant_cosine"), help="after the warmup (cosine)")
+    add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine (0.2)")
+    add("--patience", type=int, metavar="N", help="positive tests in a row that end it (3)")
+    add("--confidence", type=float, metavar="P", help="of a positive test (0.95)")
+    add("--num-tests", type=int, metavar="N", help="posteriors of a test (5)")
+    add("--test-interval", type=_interval, metavar="WHEN", help="auto, epoch, or steps (auto)")
+    add("--fit", choices=("mle", "adam"), help="of the GP (mle)")
+    add("--at-cap", choices=("minimum", "current"), help="LR when nothing was found (minimum)")
+    add("--num-fit-samples", type=int, metavar="N", help="losses that the GP is fitted on (100)")
+    add("--num-posterior-samples", type=int, metavar="N", help="losses of a posterior (500)")
+    add("--grid-size", type=int, metavar="N", help="points searched for the minimum (500)")
+    add("--seed", type=int, metavar="N", help="of the random subsets (0)")

@@ -1,0 +1,269 @@
+"""The losses of the warmup: gathered on the device, then kept on the CPU.
+
+`Interval` takes a loss per optimizer step without looking at it, so the device is never waited
+for; at a test it is reduced over the ranks and its losses move to the `LossCurve`. Everything
+the test asks of the curve is kept up to date as losses arrive, so that a test costs the same
+after a thousand and after a million of them.
+"""
+
+import bisect
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_MAX_FLOAT32 = torch.finfo(torch.float32).max
+
+
+class LossCurve:
+    """Warmup losses averaged over ranks, in the order of the steps.
+
+    Args:
+        capacity: most losses it will ever hold. The memory is reserved, not touched.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._values = torch.empty(capacity, dtype=torch.float32, device="cpu")
+        self._num_losses = 0
+        self._non_finite: list[int] = []  # positions, ascending
+        self._sum = 0.0
+        self._lowest = math.inf
+        self._highest = -math.inf
+        self.index_of_lowest = 0  # position of the lowest finite loss, 0 if there is none
+
+    def __len__(self) -> int:
+        return self._num_losses
+
+    @property
+    def values(self) -> Tensor:
+        """float32 CPU (n,), a view."""
+        return self._values[: self._num_losses]
+
+    @property
+    def num_finite(self) -> int:
+        return self._num_losses - len(self._non_finite)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there are not two different finite losses."""
+        return self._lowest >= self._highest
+
+    @property
+    def finite_mean(self) -> float:
+        return self._sum / self.num_finite if self.num_finite else 0.0
+
+    def extend(self, losses: Tensor) -> None:
+        """Append losses, float32 CPU (k,)."""
+        start, stop = self._num_losses, self._num_losses + len(losses)
+        self._values[start:stop] = losses
+        self._num_losses = stop
+        finite = losses.isfinite()
+        if not finite.all():
+            self._non_finite += (start + (~finite).nonzero().squeeze(1)).tolist()
+        finite_losses = losses[finite].double()
+        if len(finite_losses) == 0:
+            return
+        self._sum += float(finite_losses.sum())
+        self._highest = max(self._highest, float(finite_losses.max()))
+        lowest = float(finite_losses.min())
+        if lowest < self._lowest:
+            self._lowest = lowest
+            self.index_of_lowest = start + int((losses == lowest).nonzero()[0])
+
+    def is_dead(self, num_newest: int) -> bool:
+        """Whether the newest losses, at least two, hold nothing finite: the run has diverged."""
+        num_newest = max(num_newest, 2)
+        if num_newest > self._num_losses:
+            return False
+        start = self._num_losses - num_newest
+        return len(self._non_finite) - bisect.bisect_left(self._non_finite, start) == num_newest
+
+    @property
+    def end_of_finite(self) -> int:
+        """One past the position of the last finite loss."""
+        end = self._num_losses
+        for position in reversed(self._non_finite):
+            if position != end - 1:
+                break
+            end -= 1
+        return end
+
+    def sample(
+        self, num_samples: int, num_losses: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Draw finite losses without replacement, in O(num_samples).
+
+        Args:
+            num_samples: how many; all of them if there are not more.
+            num_losses: draw among the first so many losses.
+            rng: draws; not used when all losses are taken.
+
+        Returns:
+            Positions and losses, float64 (k,) each.
+        """
+        non_finite = self._non_finite[: bisect.bisect_left(self._non_finite, num_losses)]
+        num_finite = num_losses - len(non_finite)
+        if num_finite <= num_samples:
+            ranks = np.arange(num_finite)
+        else:
+            ranks = rng.choice(num_finite, size=num_samples, replace=False, shuffle=False)
+        if non_finite:
+            # The k-th finite loss lies behind every gap that has at most k finite ones before it.
+            finite_before = np.asarray(non_finite) - np.arange(len(non_finite))
+            ranks = ranks + np.searchsorted(finite_before, ranks, side="right")
+        positions = torch.from_numpy(ranks)
+        return positions.double(), self._values[positions].double()
+
+
+class Interval:
+    """Losses since the last reduction, one slot per optimizer step, on the losses' device.
+
+    A slot holds sums over the micro-batches and calls of `add` up to the `commit` that closes it:
+    `weight * loss` and `weight`. Moves: `add` any number of times, `commit`, ...; `reduce` empties
+    the committed slots.
+    """
+
+    def __init__(self) -> None:
+        self.num_committed = 0
+        self.is_open = False  # something was added since the last commit
+        self._sums = torch.empty(0)
+        self._weights = torch.empty(0)
+
+    def reserve(self, num_slots: int) -> None:
+        """Make room for so many slots in all, keeping what is there."""
+        if num_slots > len(self._sums):
+            self._move(self._sums.device, num_slots)
+
+    def add(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
+        """Add to the open slot; the loss is copied. Never waits for the device.
+
+        Raises:
+            TypeError: an integer or something that is no number.
+            ValueError: a tensor that is not 0-d, or a negative weight.
+        """
+        if isinstance(loss, Tensor):
+            if loss.ndim:
+                raise ValueError(
+                    f"loss must be a scalar, got a tensor of shape {tuple(loss.shape)}; "
+                    "reduce it first, for example loss.mean()"
+                )
+            if not loss.is_floating_point():
+                raise TypeError(f"loss must be a floating-point tensor, got {loss.dtype}")
+            loss = loss.detach()
+            if loss.device != self._sums.device:
+                loss = self._bring_together(loss)
+        else:
+            loss = _checked_float(loss)
+        slot = self.num_committed
+        if weight.__class__ is int and weight == 1 and not self.is_open:
+            self._sums[slot] = loss  # the weights are ones already
+        else:
+            self._add_weighted(slot, loss, weight)
+        self.is_open = True
+
+    def commit(self) -> None:
+        """Close the open slot: an optimizer step was made."""
+        self.num_committed += 1
+        self.is_open = False
+
+    def reduce(self, group: dist.ProcessGroup | None, device: torch.device) -> Tensor:
+        """Average the committed slots over the ranks and empty them: one all-reduce.
+
+        Args:
+            group: the ranks; None for the default group.
+            device: where the collective runs.
+
+        Returns:
+            float32 CPU (n,); NaN where all weights are 0.
+        """
+        n = self.num_committed
+        stacked = torch.stack([self._sums[:n], self._weights[:n]])  # (2, n)
+        if num_ranks(group) > 1 and n:
+            stacked = stacked.to(device)
+            dist.all_reduce(stacked, dist.ReduceOp.SUM, group=group)
+        sums, weights = stacked.cpu()
+        if self.is_open:  # a micro-batch of the next step has been seen already
+            self._sums[0], self._weights[0] = self._sums[n].clone(), self._weights[n].clone()
+            self._weights[1:].fill_(1.0)
+        else:
+            self._weights.fill_(1.0)
+        self.num_committed = 0
+        return sums / weights
+
+    def state_dict(self) -> dict[str, Any]:
+        num_slots = self.num_committed + self.is_open
+        return {
+            "sums": self._sums[:num_slots].detach().cpu().clone(),
+            "weights": self._weights[:num_slots].detach().cpu().clone(),
+            "is_open": self.is_open,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        sums, weights = state["sums"], state["weights"]
+        self.is_open = bool(state["is_open"])
+        self.num_committed = len(sums) - self.is_open
+        self._sums, self._weights = torch.empty(0), torch.empty(0)
+        self._move(torch.device("cpu"), len(sums) + 1)
+        self._sums[: len(sums)] = sums.cpu()
+        self._weights[: len(weights)] = weights.cpu()
+
+    def _add_weighted(self, slot: int, loss: Tensor | float, weight: Tensor | float) -> None:
+        if isinstance(weight, Tensor):
+            if weight.ndim:
+                raise ValueError(
+                    f"weight must be a scalar, got a tensor of shape {tuple(weight.shape)}"
+                )
+            weight = weight.detach().to(self._sums.device, torch.float32)
+            loss = torch.as_tensor(loss, dtype=torch.float32, device=self._sums.device)
+            # A rank without samples has weight 0 and often the mean over nothing, NaN.
+            weighted: Tensor | float = torch.where(weight > 0, loss * weight, 0.0)
+        else:
+            weight = _checked_float(weight, allow_integers=True, name="weight")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"weight must be finite and not negative, got {weight}")
+            loss = loss.float() if isinstance(loss, Tensor) else loss
+            weighted = loss * weight if weight else 0.0
+        if self.is_open:
+            self._sums[slot] += weighted
+            self._weights[slot] += weight
+        else:
+            self._sums[slot] = weighted
+            self._weights[slot] = weight
+
+    def _bring_together(self, loss: Tensor) -> Tensor | float:
+        if loss.device.type == "cpu":
+            return _checked_float(loss.item())  # on the host already: no wait
+        self._move(loss.device, len(self._sums))
+        return loss
+
+    def _move(self, device: torch.device, num_slots: int) -> None:
+        with torch.inference_mode(False):
+            sums = torch.zeros(num_slots, dtype=torch.float32, device=device)
+            weights = torch.ones(num_slots, dtype=torch.float32, device=device)
+            num_kept = min(num_slots, len(self._sums))
+            sums[:num_kept] = self._sums[:num_kept].to(device)
+            weights[:num_kept] = self._weights[:num_kept].to(device)
+            self._sums, self._weights = sums, weights
+
+
+def num_ranks(group: dist.ProcessGroup | None) -> int:
+    """Ranks that share the run; 1 without an initialised process group."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return 1
+    return dist.get_world_size(group)
+
+
+def _checked_float(value: object, *, allow_integers: bool = False, name: str = "loss") -> float:
+    if not isinstance(value, Real) or (isinstance(value, Integral) and not allow_integers):
+        raise TypeError(
+            f"{name} must be a float or a 0-d floating-point tensor, got "
+            f"{type(value).__name__} {value!r}"
+        )
+    number = float(value)
+    if abs(number) > _MAX_FLOAT32:
+        return math.copysign(math.inf, number)
+    return number

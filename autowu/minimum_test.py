@@ -1,0 +1,124 @@
+"""The minimum test: has the smoothed loss stopped falling?
+
+Section 2.1.2 of arXiv:2107.05855: eq. (4), the vote over random subsets, the patience, and the
+position of the minimum, eq. (5). All pure functions; the losses come from `loss_curve.py`, the
+posterior from `loss_gp.py`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from autowu.loss_curve import LossCurve
+from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced
+
+MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
+
+
+@dataclass(frozen=True)
+class MinimumTest:
+    """One test of the warmup, as `AutoWU.tests` lists it."""
+
+    step: int  # optimizer steps done when it was made
+    lr: float  # the sweep's learning rate at that step
+    probabilities: tuple[float, ...]  # (num_tests,), eq. (4); all 0 without enough losses
+    positive: bool  # the majority of the probabilities exceeds the confidence
+    lr_at_minimum: float  # eq. (5)
+
+
+class Evidence(NamedTuple):
+    """What the posteriors of one test say."""
+
+    probabilities: tuple[float, ...]  # (num_tests,)
+    positions: tuple[float, ...]  # (num_tests,) where each posterior mean is lowest, in [0, 1]
+
+
+def probability_of_earlier_minimum(posterior: Posterior, jitter: float = 0.0) -> float:
+    """`max over x of P(f(x) < f(1))`, the lower bound of eq. (4).
+
+    `P(f(x) < f(1)) = Phi((m(1) - m(x)) / sqrt(var(f(1) - f(x)) + jitter))`; where the variance
+    is 0, as at x = 1 itself, it is 0.
+
+    Args:
+        posterior: `f` on a grid that ends at x = 1.
+        jitter: added to the variance, loss units squared; the published code has 1e-4.
+    """
+    variance = posterior.difference_variance + jitter
+    z = (posterior.mean[-1] - posterior.mean) / variance.clamp_min(1e-300).sqrt()
+    probability = torch.where(variance > 0, torch.special.ndtr(z), 0.0)
+    return float(probability.max())
+
+
+def is_positive(probabilities: Sequence[float], confidence: float) -> bool:
+    """Whether more than half of the probabilities exceed the confidence.
+
+    >>> is_positive([0.99, 0.97, 0.96, 0.2, 0.1], 0.95)
+    True
+    >>> is_positive([0.99, 0.97, 0.95, 0.2, 0.1], 0.95)
+    False
+    """
+    return 2 * sum(p > confidence for p in probabilities) > len(probabilities)
+
+
+def num_consecutive_positive(tests: Sequence[MinimumTest]) -> int:
+    """How many tests in a row, counted from the newest back, were positive."""
+    count = 0
+    for test in reversed(tests):
+        if not test.positive:
+            break
+        count += 1
+    return count
+
+
+def weigh_evidence(
+    curve: LossCurve,
+    gp: LossGP,
+    *,
+    num_losses: int,
+    num_tests: int,
+    num_fit_samples: int,
+    num_posterior_samples: int,
+    rng: np.random.Generator,
+) -> Evidence:
+    """Fit the GP to one random subset of the losses and condition it on `num_tests` others.
+
+    Args:
+        curve: the losses of the sweep.
+        gp: the model, with its way of fitting.
+        num_losses: length of the window, counted from the curve's beginning: x = i / num_losses.
+        num_tests: number of posteriors; 5 (paper).
+        num_fit_samples: largest subset to fit; 100 (paper).
+        num_posterior_samples: largest subset to condition on; 500 (paper).
+        rng: draws the subsets.
+
+    Returns:
+        Probabilities and positions. With fewer than 5 finite losses, or all of them equal, the
+        probabilities are 0 and the positions that of the lowest loss seen (0 if there is none).
+    """
+    with fenced():
+        if curve.num_finite < MIN_LOSSES or curve.is_constant:
+            return _no_evidence(curve, num_losses, num_tests)
+        indices, losses = curve.sample(num_fit_samples, num_losses, rng)
+        if losses.min() == losses.max():  # the few that differ were not drawn
+            return _no_evidence(curve, num_losses, num_tests)
+        hyperparameters = gp.fit(indices / num_losses, losses, mean=curve.finite_mean)
+        jitter = ADAM_JITTER if gp.mode == "adam" else 0.0
+        probabilities, positions = [], []
+        for _ in range(num_tests):
+            # Subsets that hold every loss are all the same: one posterior speaks for all.
+            if not probabilities or curve.num_finite > num_posterior_samples:
+                indices, losses = curve.sample(num_posterior_samples, num_losses, rng)
+                posterior = gp.posterior(indices / num_losses, losses, hyperparameters)
+                probability = probability_of_earlier_minimum(posterior, jitter)
+                position = float(gp.grid[posterior.mean.argmin()])
+            probabilities.append(probability)
+            positions.append(position)
+        return Evidence(tuple(probabilities), tuple(positions))
+
+
+def _no_evidence(curve: LossCurve, num_losses: int, num_tests: int) -> Evidence:
+    position = curve.index_of_lowest / num_losses
+    return Evidence((0.0,) * num_tests, (position,) * num_tests)

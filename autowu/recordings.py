@@ -1,0 +1,190 @@
+"""What is on disk about a training run: a file of losses, or the directory that train.py writes.
+
+Everything here raises `ValueError` with one line that names the file, the place in it and what
+would be right, or `OSError` when a file cannot be read at all.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from autowu.scheduler import AutoWU
+
+
+class RecordedRun(NamedTuple):
+    """A finished run of train.py."""
+
+    steps: "np.ndarray"  # (n,) optimizer steps done before each step: 0, 1, 2, ...
+    lrs: "np.ndarray"  # (n,) the learning rate that each step used
+    losses: "np.ndarray"  # (n,) may hold NaN and infinity
+    summary: dict[str, Any]  # summary.json
+    scheduler: "AutoWU | None"  # None: the run had another schedule
+
+
+def read_losses(path: str | Path, column: str = "loss") -> list[float]:
+    """Read a recorded loss curve, one loss for each optimizer step.
+
+    Args:
+        path: CSV with a header (`,`, `;` or tabs), one number a line, or JSON Lines; the content
+            tells which. "-" is the standard input. Blank lines are skipped; `nan` and `inf`, and
+            `null` in JSON, are losses too.
+        column: the CSV column, or the JSON key, that holds the loss.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no losses, no such column, or something that is no number.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        lines = _read_text(path).splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}: not a text file") from None
+    first = next((line.strip() for line in lines if line.strip()), None)
+    if first is None:
+        raise ValueError(f"{name}: empty, expected a loss a line")
+    if first.startswith("{"):
+        cells = _json_cells(lines, column, name)
+    elif _is_number(first):
+        cells = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    else:
+        cells = _csv_cells(lines, column, name)
+    losses = [_to_loss(cell, f"{name}, line {number}") for number, cell in cells]
+    if not losses:
+        raise ValueError(f"{name}: a header and no losses")
+    return losses
+
+
+def read_run(run_dir: str | Path) -> RecordedRun:
+    """Read the directory of a finished run: steps.csv, summary.json and, for AutoWU, last.pt.
+
+    Raises:
+        ValueError: the directory, a file or something in a file is missing; it says what.
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise ValueError(f"{run_dir}: no such directory")
+    for file in ("steps.csv", "summary.json"):
+        if not (run_dir / file).is_file():
+            raise ValueError(f"{run_dir}: not the directory of a finished run, it has no {file}")
+    summary = _read_summary(run_dir / "summary.json")
+    steps, lrs, losses = _read_steps(run_dir / "steps.csv")
+    scheduler = None
+    if summary["schedule"] == "autowu":
+        scheduler = _read_scheduler(run_dir / "last.pt")
+    return RecordedRun(steps, lrs, losses, summary, scheduler)
+
+
+def _read_text(path: str | Path) -> str:
+    if str(path) == "-":
+        return sys.stdin.read()
+    return Path(path).read_text(encoding="utf-8-sig")
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _to_loss(cell: Any, place: str) -> float:
+    try:
+        if isinstance(cell, bool):
+            raise ValueError
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{place}: {cell!r} is not a number") from None
+
+
+def _csv_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, str]]:
+    header = next(line for line in lines if line.strip())
+    rows = csv.reader(lines, delimiter=max(",;\t", key=header.count), skipinitialspace=True)
+    columns: list[str] | None = None
+    try:
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            if columns is None:
+                columns = [cell.strip() for cell in row]
+                if column not in columns:
+                    raise ValueError(f"{name}: no column {column!r}, found {_listed(columns)}")
+                index = columns.index(column)
+            else:
+                yield rows.line_num, row[index] if index < len(row) else ""
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {rows.line_num}: {error}") from None
+
+
+def _json_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise ValueError(f"{name}, line {number}: not JSON") from None
+        if not isinstance(entry, dict) or column not in entry:
+            found = _listed(entry) if isinstance(entry, dict) else type(entry).__name__
+            raise ValueError(f"{name}, line {number}: no key {column!r}, found {found}")
+        # JSON has no NaN: null stands for it.
+        yield number, "nan" if entry[column] is None else entry[column]
+
+
+def _listed(names: Any, most: int = 12) -> str:
+    names = [repr(name) for name in names]
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ValueError(f"{path}: not valid JSON") from None
+    if not isinstance(summary, dict) or "schedule" not in summary:
+        raise ValueError(f"{path}: not the summary of a run, it has no key 'schedule'")
+    return summary
+
+
+def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    import numpy as np
+
+    with open(path, encoding="utf-8") as file:
+        columns = file.readline().strip().split(",")
+        for column in ("step", "lr", "loss"):
+            if column not in columns:
+                raise ValueError(f"{path}: no column {column!r}, found {_listed(columns)}")
+        indices = [columns.index(column) for column in ("step", "lr", "loss")]
+        lines = file.readlines()
+    if not lines:
+        raise ValueError(f"{path}: a header and no steps")
+    try:
+        table = np.loadtxt(lines, delimiter=",", usecols=indices, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def _read_scheduler(path: Path) -> "AutoWU":
+    import torch
+
+    from autowu.scheduler import AutoWU
+
+    if not path.is_file():
+        raise ValueError(f"{path.parent}: the run was made with AutoWU, and has no {path.name}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["scheduler"]
+    # A damaged file can fail in the zip reader, the unpickler or anywhere in between.
+    except Exception as error:
+        raise ValueError(f"{path}: no scheduler state in it ({type(error).__name__})") from None
+    # The optimizer and the length are stand-ins: loading brings the settings with it.
+    weight = torch.zeros(1, requires_grad=True)
+    scheduler = AutoWU(torch.optim.SGD([weight], lr=1.0), total_steps=2)
+    scheduler.load_state_dict(state)
+    return scheduler

@@ -1,0 +1,67 @@
+"""Settings on disk: YAML files that extend others, read into flat entries that know their file."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from autowu.trainer.errors import ConfigError
+from autowu.trainer.settings import SECTIONS, Settings
+
+
+class Entry(NamedTuple):
+    value: Any
+    source: str  # " (in configs/digits.yaml)", or nothing for an argument
+
+
+def flatten(nested: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of a nested dict under dotted keys; an empty section has none."""
+    for name, value in nested.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and value:
+            yield from flatten(value, f"{key}.")
+        elif value or key not in SECTIONS:
+            yield key, value
+
+
+def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
+    """The leaves of a YAML file and of the files that it extends."""
+    source = f" (in {file})"
+    if file.resolve() in above:
+        raise ConfigError(f"base: the file extends itself{source}")
+    try:
+        # OmegaConf's own loader: 1e-5 is a number in it, and a key that stands twice an error.
+        tree = OmegaConf.load(file)
+    except OSError as error:
+        raise ConfigError(f"--config={file}: {error.strerror}") from None
+    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+        raise ConfigError(f"--config={file}: not valid YAML: {error}") from None
+    if not isinstance(tree, DictConfig):
+        raise ConfigError(f"--config={file}: must hold `key: value` lines")
+    nested = OmegaConf.to_container(tree, resolve=False)
+    assert isinstance(nested, dict)
+    base = nested.pop("base", None) or []
+    bases = [base] if isinstance(base, str) else base
+    if not (isinstance(bases, list) and all(isinstance(path, str) for path in bases)):
+        raise ConfigError(f"base={base}: must be a path or a list of paths{source}")
+
+    entries: dict[str, Entry] = {}
+    for path in bases:
+        entries.update(read_file(file.parent / path, (*above, file.resolve())))
+    entries.update({key: Entry(value, source) for key, value in flatten(nested)})
+    return entries
+
+
+def to_dict(settings: Settings) -> dict[str, Any]:
+    """The settings as nested plain values, `resume` left out: it is not part of what a run is."""
+    nested = asdict(settings)
+    del nested["resume"]
+    return nested
+
+
+def to_yaml(settings: Settings) -> str:
+    return OmegaConf.to_yaml(OmegaConf.create(to_dict(settings)))

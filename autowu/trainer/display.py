@@ -1,0 +1,72 @@
+"""What a run shows while it trains: a line an epoch, and on a terminal a progress bar."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+
+class Display:
+    """A bar over all optimizer steps with the time left, and at most `max_lines` lines of text."""
+
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, steps_done: int, max_lines: int = 30
+    ) -> None:
+        self.epochs = epochs
+        self.every = math.ceil(epochs / max_lines)
+        console = Console()
+        self.is_terminal = console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.is_terminal,
+        )
+        self.task = self.progress.add_task(
+            "training", total=epochs * steps_per_epoch, completed=steps_done
+        )
+
+    def __enter__(self) -> "Display":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+
+    def count(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches, each counted as a step when it has been used."""
+        for batch in batches:
+            yield batch
+            self.progress.advance(self.task)
+
+    def epoch_done(self, metrics: dict[str, Any]) -> None:
+        """Show the line of metrics.jsonl that was just written."""
+        width = len(str(self.epochs))
+        line = (
+            f"epoch {metrics['epoch']:{width}}/{self.epochs}"
+            f"  loss {metrics['train_loss']:.4f}"
+            f"  test {metrics['test_accuracy']:5.2f} %"
+            f"  LR {metrics['lr']:.1e}  {metrics['phase']}"
+        )
+        if metrics["epoch"] % self.every and metrics["epoch"] < self.epochs:
+            return
+        if self.is_terminal:
+            self.progress.console.print(line, highlight=False)  # above the bar
+        else:
+            print(line, flush=True)

@@ -1,0 +1,47 @@
+"""How a run ends other than well: each way has an exit code and one line for the user."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class RunError(Exception):
+    """A run that cannot start or cannot go on; the message is one line."""
+
+    exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(RunError):
+    """A mistake in the settings: the key, the value and what would be right."""
+
+    exit_code = 2
+
+
+class CheckpointError(RunError):
+    """A checkpoint, or a run directory, that cannot be used."""
+
+    exit_code = 2
+
+
+class TrainingDiverged(RunError):
+    """The training loss is not finite any more, and no sweep is left that could end."""
+
+
+class Interrupted(RunError):
+    """The run was asked to stop; the exit code is the shell's, 128 + the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def mistakes_in_settings() -> Iterator[None]:
+    """Report a ValueError of what is built from the settings as a mistake in them."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,135 @@
+"""The folder of one run: what stands in which file, and how it is cut back to a checkpoint.
+
+config.yaml     the settings; `python train.py --config config.yaml` repeats the run
+metrics.jsonl   a line an epoch; all that depends on the clock is under `timing`
+steps.csv       a line an optimizer step: the step, the LR that it used, its loss
+summary.json    the result, written when the run is finished
+schedule.png    the loss, the tests and the LR
+last.pt         the state after the last epoch
+best.pt         the weights of the best epoch
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from autowu.trainer.checkpoint import atomic_file
+from autowu.trainer.errors import CheckpointError, ConfigError
+
+STEPS_HEADER = "step,lr,loss\n"
+
+
+class RunDirectory:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.metrics = path / "metrics.jsonl"
+        self.steps = path / "steps.csv"
+        self.summary = path / "summary.json"
+        self.plot = path / "schedule.png"
+        self.last = path / "last.pt"
+        self.best = path / "best.pt"
+
+    def find_checkpoint(self, resume: str) -> Path | None:
+        """The checkpoint to go on from under `resume`: `auto`, `never`, or a path; None: start."""
+        if resume == "never":
+            return None
+        if resume == "auto":
+            if self.summary.exists() and not self.last.exists():
+                raise CheckpointError(
+                    f"{self.path}: holds a finished run without its last.pt"
+                    " (choose another name=..., or resume=never to replace that run)"
+                )
+            return self.last if self.last.exists() else None
+        path = Path(resume)
+        path = path / "last.pt" if path.is_dir() else path
+        if not path.is_file():
+            raise CheckpointError(f"resume={resume}: no checkpoint there")
+        if self.last.exists() and not self.last.samefile(path):
+            raise CheckpointError(
+                f"resume={resume}: {self.path} already holds a run (choose another name=...)"
+            )
+        return path
+
+    def start(self, config: str) -> None:
+        """Begin a run in this folder; what an earlier run left in it is removed."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for file in (self.summary, self.plot, self.last, self.best, self.metrics):
+                file.unlink(missing_ok=True)
+            self._write(self.config, config)
+            self._write(self.steps, STEPS_HEADER)
+        except OSError as error:
+            raise ConfigError(f"output_dir: cannot write {self.path}: {error.strerror}") from None
+
+    def go_on(self, checkpoint: Path, config: str, epoch: int, step: int) -> None:
+        """Take the run up where `checkpoint` left it; the lines written after it are cut off."""
+        source = RunDirectory(checkpoint.parent)
+        try:
+            metrics = _first_lines(source.metrics, epoch)
+            steps = _first_lines(source.steps, 1 + step)
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.last.exists():  # a checkpoint from elsewhere
+                shutil.copy2(checkpoint, self.last)
+                if source.best.exists():
+                    shutil.copy2(source.best, self.best)
+            self._write(self.config, config)
+            self._write(self.metrics, metrics)
+            self._write(self.steps, steps)
+        except OSError as error:
+            raise CheckpointError(f"{checkpoint}: cannot go on from it: {error}") from None
+
+    def append_metrics(self, metrics: dict[str, Any]) -> None:
+        _append(self.metrics, json.dumps(without_nan(metrics), allow_nan=False) + "\n")
+
+    def append_steps(self, first_step: int, lrs: Sequence[float], losses: Sequence[float]) -> None:
+        """Write a line a step; `step` counts the steps done before it, so the first is 0."""
+        rows = enumerate(zip(lrs, losses, strict=True), first_step)
+        _append(self.steps, "".join(f"{step},{lr!r},{loss:.9g}\n" for step, (lr, loss) in rows))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        text = json.dumps(without_nan(summary), indent=2, allow_nan=False)
+        self._write(self.summary, text + "\n")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of a finished run, or None."""
+        try:
+            return json.loads(self.summary.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise CheckpointError(f"{self.summary}: not valid JSON") from None
+
+    def _write(self, path: Path, text: str) -> None:
+        with atomic_file(path) as file:
+            file.write(text.encode())
+
+
+def without_nan(value: Any) -> Any:
+    """The same value with NaN and infinity, which JSON does not have, replaced by None."""
+    if isinstance(value, dict):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _append(path: Path, text: str) -> None:
+    """Append in one go, on disk before the checkpoint that speaks of it is written."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _first_lines(path: Path, count: int) -> str:
+    with open(path, encoding="utf-8") as file:
+        lines = list(islice(file, count))
+    if len(lines) < count or not all(line.endswith("\n") for line in lines):
+        raise CheckpointError(f"{path}: {len(lines)} lines where the checkpoint needs {count}")
+    return "".join(lines)

@@ -1,0 +1,92 @@
+"""The result of a run: what summary.json holds and what is said at the end."""
+
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autowu.trainer.build_schedule import Schedule
+from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
+
+PACKAGES = ("torch", "gpytorch", "numpy", "scikit-learn", "adamp", "omegaconf")
+
+
+def summarize(
+    progress: Progress,
+    scheduler: Schedule,
+    schedule_name: str,
+    steps_per_epoch: int,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What summary.json holds; `test_accuracy` is that of the final weights, in %."""
+    return {
+        "test_accuracy": progress.test_accuracy,
+        "best_test_accuracy": progress.best_test_accuracy,
+        "schedule": schedule_name,
+        "switch_step": scheduler.switch_step,
+        "start_lr": scheduler.start_lr,
+        "diverged": scheduler.diverged,
+        "epochs": progress.epoch,
+        "steps_per_epoch": steps_per_epoch,
+        "total_steps": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
+        "world_size": 1,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "versions": {"python": platform.python_version()} | _versions(),
+        "commit": _commit(),
+    }
+
+
+def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
+    """Draw the plot unless it is there, and print the result in three lines."""
+    if not run.plot.exists():
+        from autowu.plotting import plot_run
+
+        plot_run(run.path)
+    print(closing_lines(summary, run.plot))
+
+
+def closing_lines(summary: dict[str, Any], plot: Path) -> str:
+    """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
+    epoch = summary["switch_step"] / summary["steps_per_epoch"]
+    found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
+    return "\n".join(
+        [
+            f"test accuracy {summary['test_accuracy']:.2f} %"
+            f" (best epoch {summary['best_test_accuracy']:.2f} %)",
+            f"{found} {summary['start_lr']:.3g}, warmup ended at epoch {epoch:.1f} of"
+            f" {summary['epochs']} (step {summary['switch_step']} of {summary['total_steps']})",
+            f"plot {plot}",
+        ]
+    )
+
+
+def _versions() -> dict[str, str]:
+    """The versions of the packages that a result depends on, as far as they are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The git commit of this code, `-dirty` when files differ from it; None outside git."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

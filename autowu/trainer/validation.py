@@ -1,0 +1,167 @@
+"""What is wrong with a setting, on one line: the key, the value and what would be right."""
+
+import dataclasses
+import math
+import re
+from difflib import get_close_matches
+from pathlib import PurePath
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from autowu.trainer.errors import ConfigError
+from autowu.trainer.settings import (
+    SCHEDULES,
+    SECTIONS,
+    AutoWUSettings,
+    ScheduleSettings,
+    Settings,
+    WarmupCosineSettings,
+)
+
+TYPE_NAMES = {int: "an integer", float: "a number", str: "text"}
+
+
+class Field(NamedTuple):
+    type: Any
+    default: Any
+    limits: dict[str, float]  # at_least, above, at_most, below
+
+
+def settings_fields(schedule: type[ScheduleSettings]) -> dict[str, Field]:
+    """Every key, dotted, when `schedule` is the schedule in use."""
+    fields: dict[str, Field] = {}
+    for section in dataclasses.fields(Settings):
+        if section.name not in SECTIONS:
+            fields[section.name] = Field(section.type, section.default, dict(section.metadata))
+            continue
+        kind: Any = schedule if section.name == "schedule" else section.type
+        for entry in dataclasses.fields(kind):
+            key = f"{section.name}.{entry.name}"
+            fields[key] = Field(entry.type, entry.default, dict(entry.metadata))
+    # The name decides which schedule is meant, so all of them are its choices.
+    choices = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
+    fields["schedule.name"] = fields["schedule.name"]._replace(type=choices)
+    return fields
+
+
+def closest(word: str, candidates: list[str], cutoff: float = 0.6) -> str:
+    """` (did you mean ...?)`, or nothing when no candidate is near."""
+    matches = get_close_matches(word, candidates, n=1, cutoff=cutoff)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def unknown_key(key: str, value: Any, schedule: str) -> str:
+    """The message for a key that does not exist, or that belongs to another schedule."""
+    for name, other in SCHEDULES.items():
+        if name != schedule and key in settings_fields(other):
+            return f"{key}={value}: a setting of {name}, but schedule.name is {schedule}"
+    keys = list(settings_fields(SCHEDULES[schedule]))
+    if key in SECTIONS:
+        inside = [known for known in keys if known.startswith(f"{key}.")]
+        return f"{key}={value}: a section, set one of {', '.join(inside)}"
+    last = key.rsplit(".", 1)[-1]
+    namesakes = [known for known in keys if known.rsplit(".", 1)[-1] == last]
+    if namesakes:  # `weight_decay=0` for `optimizer.weight_decay=0`
+        return f"{key}={value}: unknown setting (did you mean {' or '.join(namesakes)}?)"
+    return f"{key}={value}: unknown setting{closest(key, keys)}"
+
+
+def wrong_type(key: str, value: Any, field: Field) -> str:
+    """The message for a value that the type of its field does not admit."""
+    options = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else [field.type]
+    if get_origin(field.type) is Literal:
+        choices = [str(choice) for choice in get_args(field.type)]
+        return f"{key}={value}: must be {' or '.join(choices)}{closest(str(value), choices)}"
+    names = [TYPE_NAMES[option] for option in options if option in TYPE_NAMES]
+    allow_null = type(None) in options
+    shown = "null" if value is None else value
+    return f"{key}={shown}: must be {' or '.join(names + ['null'] * allow_null)}"
+
+
+def outside_limits(key: str, value: Any, limits: dict[str, float]) -> str | None:
+    """The message for a number that is not finite or outside its field's limits, if it is."""
+    if not isinstance(value, int | float):
+        return None
+    kept = {
+        "at_least": lambda limit: value >= limit,
+        "above": lambda limit: value > limit,
+        "at_most": lambda limit: value <= limit,
+        "below": lambda limit: value < limit,
+    }
+    if math.isfinite(value) and all(kept[word](limit) for word, limit in limits.items()):
+        return None
+    words = [f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items()]
+    return f"{key}={value}: must be {' and '.join(words)}" + (
+        ", finite" * (not math.isfinite(value))
+    )
+
+
+def check_combinations(settings: Settings) -> None:
+    """Raise ConfigError for settings that are right one by one but not together."""
+    _check_run(settings)
+    if isinstance(settings.schedule, AutoWUSettings):
+        _check_autowu(settings, settings.schedule)
+    if isinstance(settings.schedule, WarmupCosineSettings):
+        _check_warmup_cosine(settings, settings.schedule)
+
+
+def _check_run(settings: Settings) -> None:
+    if settings.data.batch_size % settings.accumulate:
+        raise ConfigError(
+            f"accumulate={settings.accumulate}: must divide"
+            f" data.batch_size={settings.data.batch_size}"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
+        choices = ["auto", "cpu", "cuda"]
+        hint = closest(settings.device, choices)
+        raise ConfigError(f"device={settings.device}: must be auto, cpu, cuda or cuda:N{hint}")
+    if settings.name is not None:
+        path = PurePath(settings.name)
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise ConfigError(f"name={settings.name}: must be a folder below output_dir")
+    for key in ("output_dir", "resume"):
+        if not getattr(settings, key):
+            raise ConfigError(f"{key}=: must not be empty")
+
+
+def _check_autowu(settings: Settings, schedule: AutoWUSettings) -> None:
+    if settings.optimizer.lr is not None:
+        raise ConfigError(
+            f"optimizer.lr={settings.optimizer.lr}: schedule.name=autowu finds the LR itself"
+            " (set schedule.min_lr and schedule.max_lr, or optimizer.lr=null)"
+        )
+    if schedule.min_lr >= schedule.max_lr:
+        raise ConfigError(
+            f"schedule.min_lr={schedule.min_lr}: must be below schedule.max_lr={schedule.max_lr}"
+        )
+    interval = schedule.test_interval
+    if isinstance(interval, str) and interval not in ("auto", "epoch"):
+        raise ConfigError(
+            f"schedule.test_interval={interval}: must be auto, epoch or an integer (steps)"
+            f"{closest(interval, ['auto', 'epoch'])}"
+        )
+    ignored = schedule.cooldown_fraction != AutoWUSettings.cooldown_fraction
+    if ignored and schedule.decay != "constant_cosine":
+        raise ConfigError(
+            f"schedule.cooldown_fraction={schedule.cooldown_fraction}: acts only with"
+            f" schedule.decay=constant_cosine, not with {schedule.decay}"
+        )
+
+
+def _check_warmup_cosine(settings: Settings, schedule: WarmupCosineSettings) -> None:
+    if settings.optimizer.lr is None:
+        raise ConfigError(
+            "optimizer.lr=null: schedule.name=warmup_cosine needs the peak LR,"
+            " for example optimizer.lr=0.001"
+        )
+    if schedule.warmup_epochs is not None and schedule.warmup_epochs >= settings.epochs:
+        raise ConfigError(
+            f"schedule.warmup_epochs={schedule.warmup_epochs:g}: must be below"
+            f" epochs={settings.epochs}"
+        )
+    ignored = schedule.base_batch_size != WarmupCosineSettings.base_batch_size
+    if ignored and schedule.scale_lr == "none":
+        raise ConfigError(
+            f"schedule.base_batch_size={schedule.base_batch_size}: acts only with"
+            " schedule.scale_lr=linear or sqrt, not with none"
+        )

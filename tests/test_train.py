@@ -1,0 +1,306 @@
+"""train.py from end to end: a run, its files, its resumption and its ways to fail."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+SMALL = ["data.batch_size=64", "epochs=4"]  # 88 optimizer steps
+FILES = {
+    "config.yaml",
+    "metrics.jsonl",
+    "steps.csv",
+    "summary.json",
+    "schedule.png",
+    "last.pt",
+    "best.pt",
+}
+
+
+def load_main() -> Callable[[list[str]], int]:
+    spec = importlib.util.spec_from_file_location("train", TRAIN)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+main = load_main()
+
+
+def run(folder: Path, *settings: str) -> int:
+    return main([*SMALL, f"output_dir={folder.parent}", f"name={folder.name}", *settings])
+
+
+def stop_after(epochs: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the signal come while the epoch after `epochs` is under way."""
+    from autowu.trainer.data import ImageData
+
+    train_batches = ImageData.train_batches
+
+    def interrupted(self: ImageData, seed: int, epoch: int) -> Any:
+        for step, batch in enumerate(train_batches(self, seed, epoch)):
+            if (epoch, step) == (epochs, 3):
+                os.kill(os.getpid(), number)
+            yield batch
+
+    monkeypatch.setattr(ImageData, "train_batches", interrupted)
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """The metrics without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["timing"]
+    return lines
+
+
+def load(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Equal bit for bit in all but the clock."""
+    assert (one / "steps.csv").read_text() == (other / "steps.csv").read_text()
+    assert metrics_of(one) == metrics_of(other)
+    for name in ("last.pt", "best.pt"):
+        a, b = load(one / name), load(other / name)
+        assert a.keys() == b.keys()
+        for key in a.keys() - {"config", "progress"}:
+            torch.testing.assert_close(a[key], b[key], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests share the cores, and sums in another order would not be equal bit for bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert run(folder) == 0
+    return folder
+
+
+def test_a_run_leaves_all_its_files(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    summary = json.loads((finished / "summary.json").read_text())
+    for key in ("switch_step", "start_lr", "seconds", "images_per_second", "world_size", "device"):
+        assert summary[key] is not None
+    assert {"versions", "commit", "test_accuracy"} <= summary.keys()
+    assert summary["total_steps"] == 88
+    assert summary["best_test_accuracy"] >= summary["test_accuracy"]
+    rows = (finished / "steps.csv").read_text().splitlines()
+    assert rows[0] == "step,lr,loss"
+    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(88))
+    assert float(rows[1].split(",")[1]) == 1e-5  # the sweep starts at min_lr
+
+
+def test_metrics_agree_with_steps_and_summary(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    rows = [line.split(",") for line in (finished / "steps.csv").read_text().splitlines()[1:]]
+    assert [line["epoch"] for line in metrics] == [1, 2, 3, 4]
+    for line in metrics:
+        losses = [float(loss) for _, _, loss in rows[line["step"] - 22 : line["step"]]]
+        assert line["train_loss"] == pytest.approx(sum(losses) / 22)
+        assert line["lr"] == float(rows[line["step"] - 1][1])
+        assert line["phase"] == ("decay" if line["step"] >= summary["switch_step"] else "warmup")
+    tests = [test for line in metrics for test in line["tests"]]
+    assert tests
+    assert tests[-1]["step"] == summary["switch_step"]
+    assert metrics[-1]["test_accuracy"] == summary["test_accuracy"]
+
+
+def test_the_checkpoints_hold_the_weights_of_a_network(finished: Path) -> None:
+    from autowu.trainer.data import load_data
+    from autowu.trainer.loop import evaluate
+    from autowu.trainer.models import build_model
+
+    images = load_data("digits", 64, torch.device("cpu"))
+    summary = json.loads((finished / "summary.json").read_text())
+    for name, key in (("last.pt", "test_accuracy"), ("best.pt", "best_test_accuracy")):
+        model = build_model("small_cnn", in_channels=1, num_classes=10)
+        model.load_state_dict(load(finished / name)["model"])
+        assert evaluate(model, images.test_batches()) == summary[key]
+
+
+def test_the_written_config_repeats_the_run(finished: Path, tmp_path: Path) -> None:
+    config = str(finished / "config.yaml")
+    assert main(["--config", config, f"output_dir={tmp_path}", "name=again"]) == 0
+    assert_same_run(finished, tmp_path / "again")
+
+
+def test_a_finished_run_shows_its_result_and_is_left_alone(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert run(finished, "tracking.wandb=online") == 0  # free to change, and not started either
+    output = capsys.readouterr().out
+    assert "is finished" in output
+    assert "test accuracy" in output
+    assert "AutoWU found LR" in output
+    assert str(finished / "schedule.png") in output
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_changed_settings_are_refused_and_nothing_is_touched(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
+    assert run(finished, "optimizer.weight_decay=0.5") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "optimizer.weight_decay=0.5" in error
+    assert "0.01" in error
+    assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("epochs", "number"), [(0, signal.SIGTERM), (1, signal.SIGINT), (3, signal.SIGTERM)]
+)
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    epochs: int,
+    number: int,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "interrupted"
+    with monkeypatch.context() as patch:
+        stop_after(epochs, number, patch)
+        assert run(folder) == 128 + number
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "go on: python train.py data.batch_size=64" in error
+    assert not (folder / "summary.json").exists()
+    # Lines that a killed run wrote after its last checkpoint are not to be seen again.
+    with open(folder / "steps.csv", "a") as steps:
+        steps.write("99,0.1,0.1\n99,")
+    assert run(folder) == 0
+    assert_same_run(finished, folder)
+
+
+def test_resume_from_a_path_leaves_the_source_alone(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    with monkeypatch.context() as patch:
+        stop_after(2, signal.SIGTERM, patch)
+        assert run(source) == 143
+    before = (source / "last.pt").read_bytes()
+    assert run(copy, f"resume={source}") == 0
+    assert_same_run(finished, copy)
+    assert (source / "last.pt").read_bytes() == before
+    assert run(source, f"resume={copy}") == 2  # it holds a run of its own
+
+
+def test_resume_never_starts_afresh(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "again"
+    assert run(folder, "seed=1") == 0
+    assert run(folder, "resume=never") == 0
+    assert "is finished" not in capsys.readouterr().out
+    assert_same_run(finished, folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"something else", None])
+def test_a_damaged_checkpoint_is_one_line(
+    content: bytes | None, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (finished / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "last.pt: not a readable checkpoint" in error
+
+
+def test_a_diverged_decay_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["schedule.name=warmup_cosine", "optimizer.name=sgd", "optimizer.lr=1e30"]
+    assert run(tmp_path / "diverged", *settings) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the training loss became nan at step" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.batch_size=2000", "data.batch_size=2000: must be at most 1437"),
+        ("device=cuda:99", "device=cuda:99"),
+        ("resume=nowhere", "resume=nowhere: no checkpoint there"),
+        ("output_dir=/dev/null/x", "/dev/null/x"),
+        ("epocs=3", "did you mean epochs?"),
+    ],
+)
+def test_what_only_training_can_find_out_is_one_line_too(
+    setting: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "bad", setting) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert not (tmp_path / "bad").exists()
+
+
+def test_precision_accumulation_and_clipping_work_together(tmp_path: Path) -> None:
+    assert run(tmp_path / "all", "precision=bf16", "accumulate=2", "clip_grad_norm=1") == 0
+
+
+def test_wandb_is_imported_only_when_it_is_switched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # from here on importing it fails
+    assert run(tmp_path / "unwatched", "epochs=1") == 0
+    assert run(tmp_path / "watched", "epochs=1", "tracking.wandb=offline") == 2
+    assert "tracking.wandb=offline: needs `pip install wandb`" in capsys.readouterr().err
+
+
+def test_wandb_offline_keeps_one_id_for_one_run(tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    folder = tmp_path / "watched"
+    assert run(folder, "tracking.wandb=offline", "epochs=1") == 0
+    name = (folder / "wandb_id").read_text()
+    assert list(folder.glob(f"wandb/offline-run-*-{name}"))
+
+
+def test_ctrl_c_in_a_shell_then_the_same_command(tmp_path: Path) -> None:
+    folder = tmp_path / "shell"
+    longer = [*SMALL, "epochs=20", f"output_dir={tmp_path}"]  # time enough to be interrupted
+    command = [sys.executable, str(TRAIN), *longer, "name=shell"]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    while not (folder / "last.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert error.count("\n") == 1
+    assert "go on: python train.py" in error
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "going on after epoch" in again.stdout
+    assert "test accuracy" in again.stdout
+    assert main([*longer, "name=undisturbed"]) == 0
+    assert_same_run(tmp_path / "undisturbed", folder)

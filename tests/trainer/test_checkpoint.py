@@ -1,0 +1,43 @@
+"""Checkpoint files: whole or absent, and refused when they are not ours."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autowu.trainer.checkpoint import atomic_file, check_same_settings, load_checkpoint
+from autowu.trainer.errors import CheckpointError
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
+        file.write(b"new and half")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])
+def test_a_foreign_file_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {}}, tmp_path / "best.pt")
+    with pytest.raises(CheckpointError, match="no config, progress, optimizer"):
+        load_checkpoint(tmp_path / "best.pt")
+
+
+def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None:
+    path = Path("runs/a/last.pt")
+    saved = {"epochs": 3, "name": None, "schedule": {"name": "autowu", "patience": 3}}
+    check_same_settings(path, saved, saved | {"name": "b", "tracking": {"wandb": "online"}})
+    with pytest.raises(CheckpointError, match="epochs=4: the run in runs/a has epochs=3"):
+        check_same_settings(path, saved, saved | {"epochs": 4})
+    with pytest.raises(CheckpointError, match=r"schedule\.name=warmup_cosine"):
+        check_same_settings(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})

@@ -1,0 +1,162 @@
+"""Settings: what is merged, what is refused, and that a refusal is one line that helps."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autowu.trainer.config import build_settings, main
+from autowu.trainer.config_files import to_yaml
+from autowu.trainer.errors import ConfigError
+from autowu.trainer.settings import AutoWUSettings, Settings, WarmupCosineSettings, run_name
+
+BASELINE = ["schedule.name=warmup_cosine", "optimizer.lr=0.1"]
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["epocs=3"], ["epocs=3", "did you mean epochs?"]),
+        (["schedule.patiance=3"], ["schedule.patiance=3", "did you mean schedule.patience?"]),
+        (["weight_decay=3"], ["weight_decay=3", "did you mean optimizer.weight_decay?"]),
+        (["optimizer=adamw"], ["optimizer=adamw", "optimizer.name"]),
+        (["epochs=abc"], ["epochs=abc", "an integer"]),
+        (["epochs=1.5"], ["epochs=1.5", "an integer"]),
+        (["epochs=null"], ["epochs=null", "an integer"]),
+        (["schedule.patience=true"], ["schedule.patience=true", "an integer"]),
+        (["clip_grad_norm="], ["clip_grad_norm=", "a number or null"]),
+        (["epochs=0"], ["epochs=0", "at least 1"]),
+        (["optimizer.weight_decay=nan"], ["optimizer.weight_decay=nan", "at least 0"]),
+        (["schedule.confidence=1"], ["schedule.confidence=1", "below 1"]),
+        (["seed=-1"], ["seed=-1", "at least 0"]),
+        (["precision=bf61"], ["precision=bf61", "fp32 or bf16", "did you mean bf16?"]),
+        (["optimizer.name=adam"], ["optimizer.name=adam", "did you mean adam"]),
+        (["schedule.name=warmup_cosin"], ["warmup_cosin", "did you mean warmup_cosine?"]),
+        (["device=gpu"], ["device=gpu", "cuda"]),
+        (["schedule.warmup_epochs=2"], ["schedule.warmup_epochs=2", "warmup_cosine", "autowu"]),
+        ([*BASELINE, "schedule.patience=3"], ["schedule.patience=3", "autowu", "warmup_cosine"]),
+        (["optimizer.lr=0.1"], ["optimizer.lr=0.1", "schedule.name=autowu"]),
+        (["schedule.name=warmup_cosine"], ["optimizer.lr", "schedule.name=warmup_cosine"]),
+        (["schedule.min_lr=2"], ["schedule.min_lr=2", "schedule.max_lr=1"]),
+        (["schedule.test_interval=epcoh"], ["schedule.test_interval=epcoh", "mean epoch?"]),
+        (["schedule.cooldown_fraction=0.3"], ["cooldown_fraction=0.3", "constant_cosine"]),
+        ([*BASELINE, "schedule.base_batch_size=128"], ["base_batch_size=128", "scale_lr"]),
+        ([*BASELINE, "schedule.warmup_epochs=30"], ["warmup_epochs=30", "epochs=30"]),
+        (["accumulate=3"], ["accumulate=3", "data.batch_size=32"]),
+        (["name=../elsewhere"], ["name=../elsewhere", "output_dir"]),
+        (["name=${nothing}"], ["name", "nothing"]),
+        (["epochs"], ["epochs", "key=value"]),
+        (["--epochs", "5"], ["--epochs", "key=value"]),
+        (["--config"], ["--config"]),
+        (["--config", "missing.yaml"], ["missing.yaml", "No such file"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_key_the_value_and_the_remedy(
+    overrides: list[str], said: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(overrides) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    for part in said:
+        assert part in output.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochs: [1, 2]", "epochs=[1, 2]: must be an integer"),
+        ("data: digits", "data=digits: a section"),
+        ("epochs: {}", "epochs={}: must be an integer"),
+        ("- epochs", "must hold `key: value` lines"),
+        ("epochs: [1", "not valid YAML"),
+        ("epochs: 1\nepochs: 2", "not valid YAML"),
+        ("base: 3", "base=3: must be a path"),
+        ("base: bad.yaml", "extends itself"),
+        ("schedule: {patiance: 3}", "did you mean schedule.patience?"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_file(text: str, said: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "bad.yaml", text)
+    with pytest.raises(ConfigError) as error:
+        build_settings([file], [])
+    assert said in str(error.value)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_later_sources_win_over_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    write(tmp_path / "parts" / "a.yaml", "epochs: 1\nseed: 1\naccumulate: 2\nclip_grad_norm: 1")
+    write(tmp_path / "parts" / "b.yaml", "seed: 2\naccumulate: 4\nclip_grad_norm: 2")
+    child = write(
+        tmp_path / "child.yaml",
+        "base: [parts/a.yaml, parts/b.yaml]\naccumulate: 8\nclip_grad_norm: 3\ndata:\n",
+    )
+    other = write(tmp_path / "other.yaml", "clip_grad_norm: 4")
+    settings = build_settings([child, other], ["precision=bf16"])
+    expected = Settings(
+        epochs=1, seed=2, accumulate=8, clip_grad_norm=4.0, precision="bf16"
+    )  # a, b over a, child over b, other over child, and the argument
+    assert settings == expected
+
+
+def test_values_get_the_type_of_their_field() -> None:
+    settings = build_settings(
+        [], ["schedule.min_lr=1e-4", "schedule.test_interval=7", "name=007", "clip_grad_norm=null"]
+    )
+    schedule = settings.schedule
+    assert isinstance(schedule, AutoWUSettings)
+    assert (schedule.min_lr, schedule.test_interval) == (1e-4, 7)
+    assert (settings.name, settings.clip_grad_norm) == ("007", None)
+
+
+def test_a_value_may_refer_to_another() -> None:
+    assert run_name(build_settings([], ["name=mine-${seed}", "seed=5"])) == "mine-5"
+
+
+def test_the_written_config_reads_back_as_the_same_settings(tmp_path: Path) -> None:
+    overrides = [*BASELINE, "schedule.scale_lr=sqrt", "epochs=3", "tracking.wandb=offline"]
+    settings = build_settings([], overrides)
+    file = write(tmp_path / "config.yaml", to_yaml(settings))
+    assert build_settings([file], []) == settings
+    assert isinstance(settings.schedule, WarmupCosineSettings)
+
+
+def test_the_shipped_configs_are_valid() -> None:
+    files = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+    assert files
+    for file in files:
+        build_settings([file], [])
+
+
+def test_digits_yaml_is_what_no_arguments_mean() -> None:
+    file = Path(__file__).parents[2] / "configs" / "digits.yaml"
+    assert build_settings([file], []) == build_settings([], [])
+
+
+def test_every_setting_of_autowu_is_offered_with_its_default() -> None:
+    from autowu import AutoWU
+
+    parameters = inspect.signature(AutoWU.__init__).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for not_a_setting in ("kernel", "process_group", "last_epoch"):
+        del keywords[not_a_setting]
+    offered = dict(vars(AutoWUSettings()))
+    del offered["name"]
+    assert offered == keywords
+
+
+def test_reading_a_config_does_not_import_torch() -> None:
+    code = (
+        "import sys; from autowu.trainer.config import main; assert main(['epochs=3']) == 0;"
+        "assert not {'torch', 'gpytorch', 'wandb', 'sklearn'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
