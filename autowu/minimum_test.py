@@ -106,7 +106,8 @@ def weigh_evidence(
             return _no_evidence(curve, num_losses, num_tests)
         hyperparameters = gp.fit(indices / num_losses, losses, mean=curve.finite_mean)
         jitter = ADAM_JITTER if gp.mode == "adam" else 0.0
-        probabilities, positions = [], []
+        probabilities: list[float] = []
+        positions: list[float] = []
         for _ in range(num_tests):
             # Subsets that hold every loss are all the same: one posterior speaks for all.
             if not probabilities or curve.num_finite > num_posterior_samples:

@@ -6,6 +6,7 @@ needed. What each panel shows is in `plotting_panels.py`.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +28,7 @@ from autowu.scheduler import AutoWU
 
 Numbers = Sequence[float] | np.ndarray | Tensor
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.labelsize": 11,
     "axes.titlesize": 12,
@@ -153,9 +154,9 @@ def _finish(
     panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     panels[-1].set_xlim(-0.01 * num_steps, 1.01 * num_steps)
     if steps_per_epoch:
-        epochs = panels[0].secondary_xaxis(
-            "top", functions=(lambda t: t / steps_per_epoch, lambda e: e * steps_per_epoch)
-        )
+        to_epoch: Any = lambda step: step / steps_per_epoch  # noqa: E731
+        to_step: Any = lambda epoch: epoch * steps_per_epoch  # noqa: E731
+        epochs = panels[0].secondary_xaxis("top", functions=(to_epoch, to_step))
         epochs.set_xlabel("epoch")
     figure.align_ylabels()
 

@@ -5,6 +5,7 @@ Everything can be told apart in greyscale: by marker, line style and lightness, 
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -148,8 +149,8 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
         return []
     steps_per_epoch = scheduler.settings.steps_per_epoch
     origin = sweep_step(scheduler, scheduler.start_lr)
-    solid = {"color": STRONG, "linestyle": "-", "linewidth": 1.0}
-    dashed = {"color": STRONG, "linestyle": (0, (4, 2.5)), "linewidth": 1.0}
+    solid: dict[str, Any] = {"color": STRONG, "linestyle": "-", "linewidth": 1.0}
+    dashed: dict[str, Any] = {"color": STRONG, "linestyle": (0, (4, 2.5)), "linewidth": 1.0}
     for axes in panels:
         axes.axvline(scheduler.switch_step, zorder=1.5, **solid)
         axes.axvline(origin, zorder=1.5, **dashed)

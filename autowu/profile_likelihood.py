@@ -41,9 +41,9 @@ class _Spectrum(NamedTuple):
     ones_rest: Tensor  # (n,)
 
 
-def maximize(y: Tensor, *, features: Tensor | None = None, matrix: Tensor | None = None) -> (
-    Hyperparameters
-):
+def maximize(
+    y: Tensor, *, features: Tensor | None = None, matrix: Tensor | None = None
+) -> Hyperparameters:
     """Maximise the marginal likelihood over the mean, the output scale and the noise.
 
     Args:
@@ -75,9 +75,7 @@ def maximize(y: Tensor, *, features: Tensor | None = None, matrix: Tensor | None
     best_scores = scores.gather(1, best).squeeze(1)
     ratio = centers[best_scores.argmin()].exp().reshape(1)
     mean, outputscale, _ = _profile(spectrum, ratio)
-    return Hyperparameters(
-        float(mean), float(outputscale), float(outputscale) * float(ratio)
-    )
+    return Hyperparameters(float(mean), float(outputscale), float(outputscale) * float(ratio))
 
 
 def _decompose(y: Tensor, features: Tensor | None, matrix: Tensor | None) -> _Spectrum:

@@ -44,8 +44,9 @@ def run(options: argparse.Namespace) -> None:
     losses = read_losses(file, column)
 
     from autowu.offline import replay
+    from autowu.settings import PAPER
 
-    scheduler = replay(losses, **settings)
+    scheduler = replay(losses, **((PAPER if paper else {}) | settings))
     if plot:
         from autowu.plotting import plot_scheduler
 

@@ -1,0 +1,64 @@
+"""After which optimizer steps the minimum test is made: a pure function of the step.
+
+The published code tests at epoch ends. That is often enough where an epoch changes the LR little,
+and far too rarely in a short budget, where an epoch changes it tenfold. So tests are spaced by
+the growth of the LR instead (section 2, "When to test", in the project's design; ours).
+"""
+
+import math
+
+from autowu.settings import SchedulerSettings
+
+MAX_GROWTH = 1.2  # ours: the LR grows by at most this factor between two tests
+
+
+def next_test_point(step: int, settings: SchedulerSettings) -> int:
+    """The first test after `step` optimizer steps; never later than the longest warmup `W`.
+
+    "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
+    evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
+    grow it more), so that epoch ends are always among the tests; without epochs the growth alone
+    decides. The last test is at `W`.
+
+    Args:
+        step: optimizer steps done, a test point or the step where the warmup began; below `W`.
+    """
+    cap = settings.warmup_steps
+    interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
+    if interval == "epoch":
+        interval = epoch_steps  # type: ignore[assignment]
+    if isinstance(interval, int):
+        point = (step // interval + 1) * interval
+    elif epoch_steps is None:
+        point = step + _longest_interval(step, settings)
+    else:
+        start = step // epoch_steps * epoch_steps
+        num_intervals = math.ceil(epoch_steps / _longest_interval(start, settings))
+        # Interval i of the epoch ends after floor(i * epoch_steps / num_intervals) of its steps.
+        done = ((step - start + 1) * num_intervals - 1) // epoch_steps
+        point = start + (done + 1) * epoch_steps // num_intervals
+    return min(point, cap)
+
+
+def is_tested_at_cap(settings: SchedulerSettings) -> bool:
+    """Whether the warmup's longest possible end is a test too.
+
+    As published (tests at epoch ends, decay from the current LR) nothing is asked there, unless
+    an epoch ends there.
+    """
+    if settings.test_interval == "epoch" and settings.at_cap == "current":
+        assert settings.steps_per_epoch is not None
+        return settings.warmup_steps % settings.steps_per_epoch == 0
+    return True
+
+
+def _longest_interval(step: int, settings: SchedulerSettings) -> int:
+    """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
+    cap = settings.warmup_steps
+    if settings.growth == "exponential":
+        growth = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
+        steps = math.log(MAX_GROWTH) / growth
+    else:
+        slope = (settings.max_lr - settings.min_lr) / cap
+        steps = (MAX_GROWTH - 1.0) * (settings.min_lr / slope + step)
+    return max(1, math.floor(steps * (1.0 + 1e-12)))

@@ -1,0 +1,606 @@
+"""AutoWU as a PyTorch learning-rate scheduler: Algorithm 1 of arXiv:2107.05855.
+
+Here are the phases, the state and the ranks. The curves are in `schedules.py`, when to test is in
+`intervals.py`, the losses are in `loss_curve.py`, the test is in `minimum_test.py`.
+"""
+
+import math
+import warnings
+from dataclasses import asdict
+from enum import Enum
+from typing import Any
+
+import gpytorch
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from autowu import schedules
+from autowu.intervals import is_tested_at_cap, next_test_point
+from autowu.loss_curve import Interval, LossCurve, num_ranks
+from autowu.loss_gp import LossGP
+from autowu.minimum_test import (
+    MinimumTest,
+    is_positive,
+    num_consecutive_positive,
+    weigh_evidence,
+)
+from autowu.settings import PAPER, AtCap, Decay, Fit, Growth, SchedulerSettings
+
+STATE_VERSION = 1
+_NOTHING_OBSERVED = (
+    "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
+    "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
+    "scheduler.step(). In a trainer that calls step() itself, use its adapter: "
+    "autowu.integrations.lightning.AutoWUCallback, "
+    "autowu.integrations.transformers.AutoWUTrainer, autowu.integrations.accelerate.step, or "
+    "autowu.integrations.timm.AutoWUScheduler"
+)
+
+
+class Phase(Enum):
+    """The two phases of a run; the only move is from WARMUP to DECAY."""
+
+    WARMUP = "warmup"  # the LR sweeps up, losses are observed, tests are made
+    DECAY = "decay"  # the LR falls from `start_lr`, losses are ignored
+
+
+class AutoWU(LRScheduler):
+    """Finds the peak learning rate and the warmup length while the model trains.
+
+    WARMUP: the LR grows from `min_lr` by the same factor every step; at the test points a
+    Gaussian process smooths the losses so far and the minimum test asks whether the loss has
+    stopped falling. After `patience` positive tests in a row, or after `W` steps at the latest,
+    DECAY: the LR falls to 0 over what is left of `total_steps`, from the LR at the minimum of
+    the smoothed loss.
+
+        scheduler = AutoWU(optimizer, total_steps=epochs * len(loader), steps_per_epoch=len(loader))
+        for inputs, targets in loader:
+            loss = criterion(model(inputs), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step(loss)
+
+    A group's LR is the schedule's LR times a ratio: the group's `lr_scale` if it has one, else
+    its `initial_lr` over that of the reference group (whose `initial_lr` is the optimizer's
+    default LR, or the largest). With one group the optimizer's own LR plays no part.
+
+    With several ranks every rank calls `step` with its own loss. A test costs one all-reduce and
+    one broadcast; a step without a test communicates nothing and never waits for the device.
+
+    Args:
+        optimizer: any torch optimizer.
+        total_steps: optimizer steps of the whole run, at least 2.
+        steps_per_epoch: optimizer steps of an epoch; None: epochs play no part.
+        min_lr: LR of the first step; 1e-5 (paper).
+        max_lr: LR that the sweep reaches after `W` steps; 1.0 (paper).
+        max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
+        growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
+        decay: "cosine", or "constant_cosine": constant, then a cosine at the end (both paper).
+        cooldown_fraction: length of that cosine in `total_steps`; 0.2 (paper).
+        patience: positive tests in a row that end the warmup; 3 (paper).
+        confidence: what the probability of an earlier minimum must exceed; 0.95 (paper).
+        num_tests: random subsets of the losses that vote in one test; 5 (paper).
+        test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
+            grows by at most 1.2x between tests, and at epoch ends; "epoch" (paper); or steps.
+        fit: "mle" (ours, because it is exact, and the same for losses of any scale): maximum
+            likelihood; "adam" (published): 100 steps of Adam on the raw losses.
+        at_cap: where decay starts when nothing was found in `W` steps: "minimum" (ours, because
+            a large LR may have ruined the weights): at the minimum seen; "current" (published).
+        kernel: a GPyTorch kernel in place of the squared-exponential one of length-scale 0.2
+            (paper); its hyperparameters are not fitted.
+        num_fit_samples: losses, at most, that the GP is fitted to; 100 (paper).
+        num_posterior_samples: losses, at most, that each posterior sees; 500 (paper).
+        grid_size: points of [0, 1] at which the smoothed loss is looked at; 500 (paper).
+        seed: of the random subsets.
+        process_group: the ranks that train together; None: all of them.
+        last_epoch: optimizer steps done before, minus 1; for going on without a saved state,
+            with the losses so far forgotten, below `W` only.
+
+    Raises:
+        TypeError: `optimizer` is no Optimizer, or a setting has the wrong type.
+        ValueError: a setting is out of range; the message names it.
+
+    Source:
+        Kim et al. 2021, arXiv:2107.05855: eq. (1)-(6), Algorithm 1.
+    """
+
+    # Accelerate would step a scheduler once per process, and wraps it to do so unless this is set.
+    _is_accelerate_prepared = True
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        steps_per_epoch: int | None = None,
+        *,
+        min_lr: float = 1e-5,
+        max_lr: float = 1.0,
+        max_warmup_fraction: float = 0.5,
+        growth: Growth = "exponential",
+        decay: Decay = "cosine",
+        cooldown_fraction: float = 0.2,
+        patience: int = 3,
+        confidence: float = 0.95,
+        num_tests: int = 5,
+        test_interval: int | str = "auto",
+        fit: Fit = "mle",
+        at_cap: AtCap = "minimum",
+        kernel: gpytorch.kernels.Kernel | None = None,
+        num_fit_samples: int = 100,
+        num_posterior_samples: int = 500,
+        grid_size: int = 500,
+        seed: int = 0,
+        process_group: dist.ProcessGroup | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+        settings = SchedulerSettings(
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            min_lr=min_lr,
+            max_lr=max_lr,
+            max_warmup_fraction=max_warmup_fraction,
+            growth=growth,
+            decay=decay,
+            cooldown_fraction=cooldown_fraction,
+            patience=patience,
+            confidence=confidence,
+            num_tests=num_tests,
+            test_interval=test_interval,
+            fit=fit,
+            at_cap=at_cap,
+            num_fit_samples=num_fit_samples,
+            num_posterior_samples=num_posterior_samples,
+            grid_size=grid_size,
+            seed=seed,
+        )
+        first_step = last_epoch + 1
+        if not 0 <= first_step < settings.warmup_steps:
+            raise ValueError(
+                f"last_epoch must be -1 or lie in the longest warmup, below "
+                f"{settings.warmup_steps - 1}, got {last_epoch}: a later phase needs its saved "
+                "state (load_state_dict)"
+            )
+        if num_ranks(process_group) < 1:
+            raise ValueError("process_group must contain this rank, and it does not")
+        self._process_group = process_group
+        self._kernel = kernel
+        self._configure(settings)
+
+        self._first_step = first_step  # where the observed losses begin
+        self._last_test_step = first_step
+        self._tests: list[MinimumTest] = []
+        self._switch_step: int | None = None
+        self._start_lr: float | None = None
+        self._diverged = False
+        self._expect_next_test()
+
+        _separate_shared_lrs(optimizer)
+        self._ratios: list[float] = []  # of each group, unless it has an lr_scale
+        self._reference_lr = 0.0  # initial_lr of a group whose ratio is 1; 0: not known yet
+        super().__init__(optimizer, last_epoch)
+
+    @classmethod
+    def paper(
+        cls, optimizer: Optimizer, total_steps: int, steps_per_epoch: int, **overrides: Any
+    ) -> "AutoWU":
+        """The published behaviour: the GP fitted by Adam, tests at epoch ends, no return at `W`.
+
+        Args:
+            optimizer, total_steps, steps_per_epoch: as for `AutoWU`.
+            **overrides: any other keyword of `AutoWU`.
+        """
+        return cls(optimizer, total_steps, steps_per_epoch, **(PAPER | overrides))
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.WARMUP if self._switch_step is None else Phase.DECAY
+
+    @property
+    def switch_step(self) -> int | None:
+        """Optimizer steps done when the warmup ended; None before."""
+        return self._switch_step
+
+    @property
+    def start_lr(self) -> float | None:
+        """The LR that the decay started from; None before."""
+        return self._start_lr
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the warmup ended because the newest losses were not finite."""
+        return self._diverged
+
+    @property
+    def tests(self) -> list[MinimumTest]:
+        """Every test so far, the same on all ranks."""
+        return list(self._tests)
+
+    @property
+    def losses(self) -> Tensor:
+        """Warmup losses averaged over ranks: float32 CPU (n,), non-finite ones included.
+
+        With several ranks those up to the last test or `synchronize()`; with one, all of them.
+        """
+        if num_ranks(self._process_group) == 1:
+            self.synchronize()
+        return self._curve.values.clone()
+
+    @property
+    def num_nonfinite(self) -> int:
+        """How many losses were not finite, and so left out of the tests."""
+        return len(self._curve) - self._curve.num_finite
+
+    @property
+    def settings(self) -> SchedulerSettings:
+        return self._settings
+
+    @property
+    def warmup_steps(self) -> int:
+        """`W`, the longest possible warmup in optimizer steps."""
+        return self._warmup_steps
+
+    def lr_at(self, step: float) -> float:
+        """The LR after `step` optimizer steps, as far as it is known, for a group of ratio 1.
+
+        Up to the end of the warmup the sweep, `min_lr` to `max_lr` over `W` steps; afterwards the
+        decay. While the warmup goes on the sweep alone is known, and stays at `max_lr` after `W`.
+        """
+        if self._switch_step is None or step < self._switch_step:
+            return self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr)
+        assert self._start_lr is not None
+        done, length = step - self._switch_step, self._total_steps - self._switch_step
+        if self._settings.decay == "cosine":
+            return schedules.cosine(done, length, self._start_lr)
+        cooldown_steps = self._settings.cooldown_fraction * self._total_steps
+        return schedules.constant_cosine(done, length, self._start_lr, cooldown_steps)
+
+    def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
+        """Take a loss of the coming `step()`; several are averaged by their weights.
+
+        Never waits for the device; the loss is copied. After the warmup nothing happens.
+
+        Args:
+            loss: training loss of this rank: a float or a 0-d floating-point tensor, on any
+                device, with or without a graph. NaN and infinity are left out of the tests.
+            weight: of this loss, for example its number of samples; 0 is legal.
+
+        Raises:
+            TypeError, ValueError: not a scalar, an integer, or a negative weight.
+        """
+        if self._switch_step is None:
+            self._interval.add(loss, weight)
+
+    def step(self, loss: Tensor | float | None = None) -> None:
+        """Go one optimizer step further; call it after `optimizer.step()`.
+
+        Args:
+            loss: as for `observe`, which it is passed to; None if `observe` was called before,
+                or after the warmup.
+
+        Raises:
+            TypeError: an integer, as `step(epoch)` of older PyTorch.
+            ValueError: no loss was observed in the warmup; or one that is no scalar.
+        """
+        if self._is_initial:
+            super().step()
+            return
+        if isinstance(loss, int):
+            raise TypeError(
+                f"step() takes the training loss, a float or a 0-d tensor, got the integer {loss}: "
+                "it does not take an epoch; use observe(loss) where step() must have no argument"
+            )
+        if self._switch_step is None:
+            interval = self._interval
+            if loss is not None:
+                interval.add(loss)
+            if not interval.is_open:
+                raise ValueError(_NOTHING_OBSERVED)
+            interval.commit()
+            if self.last_epoch + 1 == self._next_test_step:
+                self._test(self._next_test_step)
+        if self._step_count < 2:
+            super().step()  # while it can still warn about the order of the calls
+        else:
+            self._step_count += 1
+            self.last_epoch += 1
+            self._write_lrs()
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The LR of each group at `last_epoch`; called by the base class."""
+        lr = self.lr_at(self.last_epoch)
+        self._adopt_groups()
+        return [
+            lr * _ratio(group, ratio)
+            for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True)
+        ]
+
+    def synchronize(self) -> None:
+        """Average the losses since the last reduction over the ranks; call it on all of them.
+
+        One all-reduce in the warmup, none after it. Call it before a checkpoint that one rank
+        writes for all.
+        """
+        if self._switch_step is None:
+            self._curve.extend(self._interval.reduce(self._process_group, self._device()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that an equal run needs to go on: plain numbers, lists, dicts and CPU tensors.
+
+        Never communicates: losses since the last reduction are this rank's own.
+        """
+        return {
+            "version": STATE_VERSION,
+            "settings": self._settings.as_dict(),
+            "kernel": self._gp.features.fingerprint() if self._kernel is not None else None,
+            "last_epoch": self.last_epoch,
+            "step_count": self._step_count,
+            "base_lrs": [_copy(lr) for lr in self.base_lrs],
+            "reference_lr": self._reference_lr,
+            "first_step": self._first_step,
+            "last_test_step": self._last_test_step,
+            "switch_step": self._switch_step,
+            "start_lr": self._start_lr,
+            "diverged": self._diverged,
+            "tests": [_plain(test) for test in self._tests],
+            "losses": self._curve.values.clone(),
+            "interval": self._interval.state_dict(),
+            "gp": self._gp.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state; restores the settings too and writes the LR into the groups.
+
+        Args:
+            state_dict: of `AutoWU.state_dict()`.
+
+        Raises:
+            ValueError: it is no such state, or does not fit this optimizer or kernel.
+        """
+        self._check_state(state_dict)
+        self._configure(SchedulerSettings(**state_dict["settings"]))
+        self._first_step = state_dict["first_step"]
+        self._last_test_step = state_dict["last_test_step"]
+        self._switch_step = state_dict["switch_step"]
+        self._start_lr = state_dict["start_lr"]
+        self._diverged = state_dict["diverged"]
+        self._tests = [
+            MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
+            for test in state_dict["tests"]
+        ]
+        self._curve.extend(state_dict["losses"])
+        self._interval.load_state_dict(state_dict["interval"])
+        self._gp.load_state_dict(state_dict["gp"])
+        self._expect_next_test()
+
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["step_count"]
+        self.base_lrs = [_copy(lr) for lr in state_dict["base_lrs"]]
+        self._reference_lr = state_dict["reference_lr"]
+        self._ratios = [_to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+        self._write_lrs()
+
+    def _configure(self, settings: SchedulerSettings) -> None:
+        """What follows from the settings alone, with nothing observed."""
+        self._settings = settings
+        self._total_steps = settings.total_steps
+        self._warmup_steps = settings.warmup_steps
+        self._min_lr, self._max_lr = settings.min_lr, settings.max_lr
+        self._sweep = (
+            schedules.exponential if settings.growth == "exponential" else schedules.linear
+        )
+        self._curve = LossCurve(settings.warmup_steps)
+        self._interval = Interval()
+        self._gp = LossGP(settings.fit, self._kernel, settings.grid_size)
+
+    def _expect_next_test(self) -> None:
+        if self._switch_step is None:
+            self._next_test_step = next_test_point(self._last_test_step, self._settings)
+            # One slot more: a micro-batch of the step after the test may come before it.
+            self._interval.reserve(self._next_test_step - self._last_test_step + 1)
+
+    def _test(self, step: int) -> None:
+        """Reduce the losses, let rank 0 decide, and end the warmup if it says so."""
+        self.synchronize()
+        settings, curve = self._settings, self._curve
+        # All ranks hold the same losses now, so all see a divergence alike.
+        num_newest = step - self._last_test_step
+        diverged = settings.fit != "adam" and curve.is_dead(num_newest)
+        if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
+            ended, start_lr = self._decide(step, diverged)
+        else:
+            ended, start_lr = True, self._lr_at_cap(math.nan)
+        self._last_test_step = step
+        if not ended:
+            self._expect_next_test()
+            return
+        self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
+        if diverged:
+            warnings.warn(
+                f"the last {max(num_newest, 2)} training losses before step {step} are not "
+                f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
+                f"{start_lr:.4g}; the weights may need restoring",
+                stacklevel=3,
+            )
+
+    def _decide(self, step: int, diverged: bool) -> tuple[bool, float]:
+        """One test: whether the warmup ends, and the LR that the decay then starts from."""
+        settings = self._settings
+        outcome = torch.full((2 + 2 * settings.num_tests,), math.nan, dtype=torch.float64)
+        error: Exception | None = None
+        if self._rank() == 0:
+            try:
+                outcome = self._weigh(step, diverged)
+            except Exception as caught:  # the other ranks wait, and must hear of it
+                error = caught
+        outcome = self._broadcast(outcome)
+        if error is not None:
+            raise error
+        ended, start_lr = float(outcome[0]), float(outcome[1])
+        if math.isnan(ended):
+            raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
+        probabilities, lrs = outcome[2:].view(2, -1).tolist()
+        self._tests.append(self._to_test(step, probabilities, lrs))
+        return bool(ended), start_lr
+
+    def _weigh(self, step: int, diverged: bool) -> Tensor:
+        """What rank 0 finds, float64 (2 + 2 * num_tests,).
+
+        Decision (1: the warmup ends), start LR, then the probabilities and the LRs at the minima.
+        """
+        settings, curve = self._settings, self._curve
+        # After a divergence the curve ends with its last finite loss.
+        window = curve.end_of_finite if diverged else len(curve)
+        evidence = weigh_evidence(
+            curve,
+            self._gp,
+            num_losses=window,
+            num_tests=settings.num_tests,
+            num_fit_samples=settings.num_fit_samples,
+            num_posterior_samples=settings.num_posterior_samples,
+            rng=np.random.default_rng((settings.seed, step)),
+        )
+        # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
+        lrs = [
+            self._sweep(
+                self._first_step + x * window, self._warmup_steps, self._min_lr, self._max_lr
+            )
+            for x in evidence.positions
+        ]
+        test = self._to_test(step, evidence.probabilities, lrs)
+        found = num_consecutive_positive([*self._tests, test]) >= settings.patience
+        start_lr = test.lr_at_minimum
+        if step >= self._warmup_steps and not found and not diverged:
+            start_lr = self._lr_at_cap(start_lr)
+        ended = found or diverged or step >= self._warmup_steps
+        return torch.tensor(
+            [ended, start_lr, *evidence.probabilities, *lrs], dtype=torch.float64, device="cpu"
+        )
+
+    def _to_test(self, step: int, probabilities: Any, lrs: list[float]) -> MinimumTest:
+        return MinimumTest(
+            step=step,
+            lr=self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr),
+            probabilities=tuple(probabilities),
+            positive=is_positive(probabilities, self._settings.confidence),
+            lr_at_minimum=math.fsum(lrs) / len(lrs),
+        )
+
+    def _lr_at_cap(self, lr_at_minimum: float) -> float:
+        """Where decay starts when no minimum was found in the longest warmup."""
+        if self._settings.at_cap == "minimum":
+            return lr_at_minimum
+        return self._sweep(self._warmup_steps - 1, self._warmup_steps, self._min_lr, self._max_lr)
+
+    def _rank(self) -> int:
+        if num_ranks(self._process_group) == 1:
+            return 0
+        return dist.get_rank(self._process_group)
+
+    def _broadcast(self, outcome: Tensor) -> Tensor:
+        if num_ranks(self._process_group) == 1:
+            return outcome
+        outcome = outcome.to(self._device())
+        dist.broadcast(outcome, group=self._process_group, group_src=0)
+        return outcome.cpu()
+
+    def _device(self) -> torch.device:
+        """Where collectives run: the device of the first parameter."""
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                return parameter.device
+        return torch.device("cpu")
+
+    def _write_lrs(self) -> None:
+        """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self._ratios):
+            self._adopt_groups()
+        lr = self.lr_at(self.last_epoch)
+        last_lrs: list[float | Tensor] = []
+        for group, ratio in zip(groups, self._ratios, strict=True):
+            scale = group.get("lr_scale")
+            value = lr * (ratio if scale is None else scale)
+            if isinstance(group["lr"], Tensor):
+                last_lrs.append(group["lr"].fill_(value).clone())
+            else:
+                group["lr"] = value
+                last_lrs.append(value)
+        self._last_lr = last_lrs
+
+    def _adopt_groups(self) -> None:
+        """Give the groups that were added since an `initial_lr`, a base LR and a ratio."""
+        groups = self.optimizer.param_groups
+        if len(groups) == len(self._ratios):
+            return
+        _separate_shared_lrs(self.optimizer)
+        for group in groups:
+            group.setdefault("initial_lr", _copy(group["lr"]))
+        self.base_lrs = [_copy(group["initial_lr"]) for group in groups]
+        if not self._reference_lr:
+            default = self.optimizer.defaults.get("lr")
+            lrs = [_to_float(lr) for lr in self.base_lrs]
+            default_lr = _to_float(default)
+            self._reference_lr = default_lr if default_lr in lrs else max(lrs, default=0.0)
+        self._ratios = [_to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
+            found = sorted(state)[:8] if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"not a state_dict of AutoWU: it holds {found}")
+        if state["version"] != STATE_VERSION:
+            raise ValueError(
+                f"a state_dict of version {state['version']}, this autowu reads {STATE_VERSION}"
+            )
+        num_saved, num_groups = len(state["base_lrs"]), len(self.optimizer.param_groups)
+        if num_saved > num_groups:
+            raise ValueError(
+                f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
+            )
+        own = self._gp.features.fingerprint() if self._kernel is not None else None
+        saved = state["kernel"]
+        same = own == saved if own is None or saved is None else np.allclose(own, saved, rtol=1e-9)
+        if not same:
+            raise ValueError(
+                "the state was saved with another kernel: construct AutoWU with the kernel of the "
+                f"saved run ({'the default one' if saved is None else 'not the default one'})"
+            )
+
+
+def _plain(test: MinimumTest) -> dict[str, Any]:
+    return asdict(test) | {"probabilities": list(test.probabilities)}
+
+
+def _copy(lr: Any) -> Any:
+    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+
+
+def _to_float(lr: Any) -> float:
+    return 0.0 if lr is None else float(lr)
+
+
+def _to_ratio(initial_lr: Any, reference_lr: float) -> float:
+    lr = _to_float(initial_lr)
+    return lr / reference_lr if lr and reference_lr else 1.0
+
+
+def _ratio(group: dict[str, Any], ratio: float) -> float:
+    scale = group.get("lr_scale")
+    return ratio if scale is None else scale
+
+
+def _separate_shared_lrs(optimizer: Optimizer) -> None:
+    """Clone a tensor LR that groups share, as an optimizer's default is: each gets its own."""
+    seen = set()
+    for group in optimizer.param_groups:
+        lr = group.get("lr")
+        if isinstance(lr, Tensor):
+            if id(lr) in seen:
+                group["lr"] = lr.clone()
+            seen.add(id(group["lr"]))

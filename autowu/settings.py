@@ -1,0 +1,129 @@
+"""The settings of the scheduler, checked once, before anything starts.
+
+A message names the keyword, the value received and what would be right.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+Growth = Literal["exponential", "linear"]
+Decay = Literal["cosine", "constant_cosine"]
+Fit = Literal["mle", "adam"]
+AtCap = Literal["minimum", "current"]
+
+# What `AutoWU.paper` sets: the behaviour as published.
+PAPER: dict[str, Any] = {"fit": "adam", "test_interval": "epoch", "at_cap": "current"}
+
+
+@dataclass(frozen=True)
+class SchedulerSettings:
+    """What a scheduler does, in plain Python values; `AutoWU` says what each setting means.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a value out of range, or settings that exclude each other.
+    """
+
+    total_steps: int  # optimizer steps of the whole run
+    steps_per_epoch: int | None  # optimizer steps of an epoch; None: there are no epochs
+    min_lr: float
+    max_lr: float
+    max_warmup_fraction: float  # of total_steps
+    growth: Growth
+    decay: Decay
+    cooldown_fraction: float  # of total_steps
+    patience: int  # positive tests in a row
+    confidence: float  # probability
+    num_tests: int  # posteriors of a test
+    test_interval: int | str  # "auto", "epoch" or optimizer steps
+    fit: Fit
+    at_cap: AtCap
+    num_fit_samples: int  # losses, at most
+    num_posterior_samples: int  # losses, at most
+    grid_size: int  # points of [0, 1]
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("total_steps", 2),
+            ("patience", 1),
+            ("num_tests", 1),
+            ("num_fit_samples", 5),
+            ("num_posterior_samples", 5),
+            ("grid_size", 2),
+            ("seed", 0),
+        ):
+            self._set(name, _integer(name, getattr(self, name), least))
+        if self.steps_per_epoch is not None:
+            self._set("steps_per_epoch", _integer("steps_per_epoch", self.steps_per_epoch, 1))
+        for name, most in (
+            ("min_lr", math.inf),
+            ("max_lr", math.inf),
+            ("max_warmup_fraction", 1.0),
+            ("cooldown_fraction", 1.0),
+            ("confidence", 1.0),
+        ):
+            self._set(name, _positive(name, getattr(self, name), most))
+        if self.confidence == 1.0:
+            raise ValueError("confidence must be below 1, got 1.0: no probability exceeds 1")
+        if self.min_lr >= self.max_lr:
+            raise ValueError(f"min_lr must be below max_lr={self.max_lr}, got {self.min_lr}")
+        _choice("growth", self.growth, get_args(Growth))
+        _choice("decay", self.decay, get_args(Decay))
+        _choice("fit", self.fit, get_args(Fit))
+        _choice("at_cap", self.at_cap, get_args(AtCap))
+        if isinstance(self.test_interval, str):
+            choices = ("auto", "epoch")
+            _choice("test_interval", self.test_interval, choices, "or a number of optimizer steps")
+        else:
+            self._set("test_interval", _integer("test_interval", self.test_interval, 1))
+        if self.test_interval == "epoch" and self.steps_per_epoch is None:
+            raise ValueError(
+                'test_interval="epoch" needs steps_per_epoch, got None: pass the optimizer steps '
+                'of an epoch, or test_interval="auto"'
+            )
+
+    @property
+    def warmup_steps(self) -> int:
+        """`W`, the longest possible warmup in optimizer steps."""
+        return max(1, math.floor(self.max_warmup_fraction * self.total_steps))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name and value of each setting."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def _positive(name: str, value: object, most: float) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not (0.0 < number <= most and math.isfinite(number)):
+        bound = "positive and finite" if most == math.inf else f"in (0, {most:g}]"
+        raise ValueError(f"{name} must be {bound}, got {value}")
+    return number
+
+
+def _choice(name: str, value: object, choices: Sequence[str], otherwise: str = "") -> None:
+    if value in choices:
+        return
+    near = get_close_matches(str(value), choices, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    named = " or ".join(repr(choice) for choice in choices)
+    raise ValueError(
+        f"{name} must be {named}{f' {otherwise}' * bool(otherwise)}, got {value!r}{hint}"
+    )
