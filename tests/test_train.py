@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers import assert_same_state
+
 TRAIN = Path(__file__).parents[1] / "train.py"
 SMALL = ["data.batch_size=64", "epochs=4"]  # 88 optimizer steps
 FILES = {
@@ -77,7 +79,7 @@ def assert_same_run(one: Path, other: Path) -> None:
         a, b = load(one / name), load(other / name)
         assert a.keys() == b.keys()
         for key in a.keys() - {"config", "progress"}:
-            torch.testing.assert_close(a[key], b[key], rtol=0, atol=0, equal_nan=True)
+            assert_same_state(a[key], b[key], key)
 
 
 @pytest.fixture(scope="module", autouse=True)
