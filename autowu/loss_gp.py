@@ -10,6 +10,8 @@ the published procedure. The posterior is exact in both: through the kernel's fe
 is smooth (`kernel_features.py`), through a dense Cholesky factor where it is not.
 """
 
+import copy
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +40,7 @@ class Posterior(NamedTuple):
     mean: Tensor  # E f(x)
     variance: Tensor  # var f(x)
     difference_variance: Tensor  # var(f(1) - f(x)); exactly 0 at x = 1
+    gain: float  # log p(losses) less that of the best constant with noise, nats
 
 
 class SmoothedCurve(NamedTuple):
@@ -207,9 +210,9 @@ class LossGP:
         ratio = values.noise / values.outputscale
         ridge = torch.eye(rank, dtype=torch.float64, device="cpu") * ratio**0.5
         q, r = torch.linalg.qr(torch.cat([features, ridge]))
-        weights = torch.linalg.solve_triangular(
-            r, (q[:n].T @ (losses - values.mean)).unsqueeze(1), upper=True
-        )
+        residual = losses - values.mean
+        projected = q[:n].T @ residual
+        weights = torch.linalg.solve_triangular(r, projected.unsqueeze(1), upper=True)
         mean = values.mean + (self._grid_features @ weights).squeeze(1)
         # One solve for both: R^-T phi(x) is linear in phi, and the difference g of two features
         # is taken before it is squared, so var(f(1) - f(x)) does not cancel as x nears 1.
@@ -217,10 +220,18 @@ class LossGP:
         differences = torch.linalg.solve_triangular(
             r.T, (self._grid_features[-1:] - self._grid_features).T, upper=False
         )
+        # |K| = noise^n |I + phi'phi / rho| and y'K^-1 y = (y - phi w)'y / noise.
+        log_det = (
+            n * math.log(values.noise)
+            - rank * math.log(ratio)
+            + 2.0 * r.diagonal().abs().log().sum()
+        )
+        misfit = residual - (features @ weights).squeeze(1)
         return Posterior(
             mean,
             values.noise * whitened.square().sum(0),
             values.noise * differences.square().sum(0),
+            _gain_over_constant(losses, log_det, misfit @ residual / values.noise),
         )
 
     def _dense_posterior(self, x: Tensor, losses: Tensor, values: Hyperparameters) -> Posterior:
@@ -236,19 +247,26 @@ class LossGP:
         diagonal = prior.diagonal()
         difference = diagonal + diagonal[-1] - 2.0 * prior[:, -1]
         difference = difference - (explained - explained[:, -1:]).square().sum(0)
+        log_det = 2.0 * factor.diagonal().log().sum()
         return Posterior(
             mean,
             (diagonal - explained.square().sum(0)).clamp_min(0.0),
             difference.clamp_min(0.0),
+            _gain_over_constant(losses, log_det, (losses - values.mean) @ residual.squeeze(1)),
         )
+
+
+def _gain_over_constant(losses: Tensor, log_det: Tensor, quadratic: Tensor) -> float:
+    """Log likelihood of the GP, from |K| and y'K^-1 y, less that of a constant with noise."""
+    n = len(losses)
+    variance = (losses - losses.mean()).square().mean()
+    return float(0.5 * (n * variance.log() + n - log_det - quadratic))
 
 
 class _AdamFit:
     """The published fit: float32, raw losses, values and Adam's moments carried over."""
 
     def __init__(self, kernel: gpytorch.kernels.Kernel) -> None:
-        import copy
-
         kernel = copy.deepcopy(kernel).requires_grad_(False)
         self.model = GPModel(kernel, ADAM_MIN_NOISE, torch.float32)
         self.model.likelihood.noise = ADAM_INITIAL_NOISE

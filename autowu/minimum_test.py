@@ -15,6 +15,7 @@ import torch
 from autowu.loss_curve import LossCurve
 from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced
 
+MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
 MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
 
 
@@ -114,6 +115,8 @@ def weigh_evidence(
                 indices, losses = curve.sample(num_posterior_samples, num_losses, rng)
                 posterior = gp.posterior(indices / num_losses, losses, hyperparameters)
                 probability = probability_of_earlier_minimum(posterior, jitter)
+                if gp.mode == "mle" and posterior.gain < MIN_GAIN:
+                    probability = 0.0
                 position = float(gp.grid[posterior.mean.argmin()])
             probabilities.append(probability)
             positions.append(position)

@@ -1,0 +1,135 @@
+"""Run the default and the published procedure over simulated loss curves with a known minimum.
+
+    python -m experiments.minimum_test.run            all cells, about 70 minutes on one core
+    python -m experiments.minimum_test.run --method default --curves 40
+
+Appends a row per curve to results.csv and skips the rows that are there, so it can be stopped
+and started at any time. `python -m experiments.minimum_test.report` makes the table and figure.
+"""
+
+import argparse
+import csv
+import math
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autowu import replay
+from autowu.minimum_test import num_consecutive_positive
+from autowu.settings import PAPER
+from experiments.minimum_test.curves import SHAPES, fallen_fraction, noisy_losses
+
+RESULTS = Path(__file__).parent / "results.csv"
+BUDGETS = (  # (total steps, steps per epoch); the sweep takes half of the steps
+    (120, 10),
+    (800, 40),
+    (2_000, 200),
+    (10_000, 100),
+)
+NOISES = (0.03, 0.1, 0.3)  # deviation of a loss, in units of the whole fall
+METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+NUM_CURVES = {"default": 30, "paper": 2}  # a cell; the published tests are slow
+FOUND_FRACTION = 0.9  # of the whole fall; a warmup that ends before that is a false alarm
+COLUMNS = (
+    "source,status,method,shape,noise,total_steps,steps_per_epoch,seed,switch_step,detected,"
+    "fallen_fraction,false_alarm,delay_fraction,start_lr,lr_error_decades,seconds,commit,device"
+).split(",")
+
+Cell = tuple[str, str, float, int, int, int]  # method, shape, noise, total, per epoch, seed
+
+
+def cells(curves: int | None, methods: list[str]) -> Iterator[Cell]:
+    """Every curve to run; the same curve for both methods, seed by seed over all cells."""
+    for method in methods:
+        for index in range(curves or NUM_CURVES[method]):
+            for total_steps, steps_per_epoch in BUDGETS:
+                for noise in NOISES:
+                    for shape in SHAPES:
+                        yield method, shape, noise, total_steps, steps_per_epoch, index
+
+
+def run_curve(cell: Cell) -> dict[str, Any]:
+    method, name, noise, total_steps, steps_per_epoch, index = cell
+    shape = SHAPES[name]
+    # Different noise in every cell, the same for both methods.
+    seed = 10_000 * index + 100 * list(SHAPES).index(name) + round(100 * noise)
+    num_steps = total_steps // 2
+    losses = noisy_losses(shape, num_steps, noise, seed)
+    started = time.perf_counter()
+    scheduler = replay(losses, total_steps, steps_per_epoch, **METHODS[method])
+    seconds = time.perf_counter() - started
+    assert scheduler.switch_step is not None and scheduler.start_lr is not None
+    fallen = fallen_fraction(shape, num_steps, scheduler.switch_step)
+    false_alarm = fallen < FOUND_FRACTION
+    detected = num_consecutive_positive(scheduler.tests) >= scheduler.settings.patience
+    delay = error = None
+    if shape.minimum is not None:
+        delay = scheduler.switch_step / num_steps - shape.minimum
+        best_lr = 1e-5 * 1e5**shape.minimum
+        error = math.log10(scheduler.start_lr / best_lr)
+    return {
+        "source": "ours" if method == "default" else "published",
+        "status": "done",
+        "method": method,
+        "shape": name,
+        "noise": noise,
+        "total_steps": total_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "seed": index,
+        "switch_step": scheduler.switch_step,
+        "detected": int(detected),
+        "fallen_fraction": f"{fallen:.4f}",
+        "false_alarm": int(false_alarm),
+        "delay_fraction": "" if delay is None else f"{delay:.4f}",
+        "start_lr": f"{scheduler.start_lr:.6g}",
+        "lr_error_decades": "" if error is None else f"{error:.4f}",
+        "seconds": f"{seconds:.3f}",
+        "commit": commit(),
+        "device": "cpu",
+    }
+
+
+def commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", choices=METHODS, action="append", help="both if left out")
+    parser.add_argument("--curves", type=int, help="curves a cell (default 30, paper 2)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV to append to")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    done = {
+        (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
+        for r in read_rows(options.results)
+    }
+    is_new = not options.results.exists()
+    with open(options.results, "a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if is_new:
+            writer.writeheader()
+        for cell in cells(options.curves, options.method or list(METHODS)):
+            method, shape, noise, total_steps, _, seed = cell
+            if (method, shape, str(noise), str(total_steps), str(seed)) in done:
+                continue
+            writer.writerow(run_curve(cell))
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()
