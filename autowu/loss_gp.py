@@ -300,6 +300,25 @@ class _AdamFit:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def spike_ceiling(losses: Tensor) -> float:
+    """The highest loss that still says something: `median + 5 * (median - 5 % quantile)`.
+
+    A run that diverges multiplies its loss by any factor within a few steps. Unclipped, these few
+    losses are all that a Gaussian model sees, and the minimum before them vanishes. What lies
+    above the ceiling is as high as need be to know that the loss has risen. The ceiling moves
+    with the losses, `a * loss + b` has the ceiling `a * ceiling + b`, and normal noise of
+    deviation `s` meets it at 8 `s` (ours).
+
+    Args:
+        losses: float64 (n,), finite. Where half of them are equal the ceiling is infinite.
+
+    >>> spike_ceiling(torch.tensor([2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 1e9], dtype=torch.float64))
+    6.0
+    """
+    low, median = torch.quantile(losses, losses.new_tensor([0.05, 0.5])).tolist()
+    return median + 5.0 * (median - low) if low < median else math.inf
+
+
 @lru_cache(maxsize=1)
 def _default_features() -> KernelFeatures:
     return KernelFeatures(default_kernel())
@@ -330,6 +349,7 @@ def smooth(
             )
         finite = finite[:: max(1, len(finite) // 1000)]
         gp = LossGP("mle", kernel, grid_size)
-        values = gp.fit(x[finite], losses[finite])
-        posterior = gp.posterior(x[finite], losses[finite], values)
+        x, losses = x[finite], losses[finite]
+        losses = losses.clamp(max=spike_ceiling(losses))
+        posterior = gp.posterior(x, losses, gp.fit(x, losses))
         return SmoothedCurve(gp.grid, posterior.mean, posterior.variance.sqrt())

@@ -5,6 +5,7 @@ position of the minimum, eq. (5). All pure functions; the losses come from `loss
 posterior from `loss_gp.py`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from autowu.loss_curve import LossCurve
-from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced
+from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced, spike_ceiling
 
 MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
 MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
@@ -95,6 +96,10 @@ def weigh_evidence(
         num_posterior_samples: largest subset to condition on; 500 (paper).
         rng: draws the subsets.
 
+    With `fit="mle"` losses above `spike_ceiling` count as that ceiling, and a posterior that
+    explains the losses hardly better than a constant has the probability 0: without this, one in
+    eight sweeps of 60 steps ends where the LR is still too small to move the loss (both ours).
+
     Returns:
         Probabilities and positions. With fewer than 5 finite losses, or all of them equal, the
         probabilities are 0 and the positions that of the lowest loss seen (0 if there is none).
@@ -105,20 +110,21 @@ def weigh_evidence(
         indices, losses = curve.sample(num_fit_samples, num_losses, rng)
         if losses.min() == losses.max():  # the few that differ were not drawn
             return _no_evidence(curve, num_losses, num_tests)
-        hyperparameters = gp.fit(indices / num_losses, losses, mean=curve.finite_mean)
-        jitter = ADAM_JITTER if gp.mode == "adam" else 0.0
+        published = gp.mode == "adam"
+        jitter, min_gain = (ADAM_JITTER, -math.inf) if published else (0.0, MIN_GAIN)
+        ceiling = math.inf if published else spike_ceiling(losses)
+        values = gp.fit(indices / num_losses, losses.clamp(max=ceiling), mean=curve.finite_mean)
         probabilities: list[float] = []
         positions: list[float] = []
         for _ in range(num_tests):
             # Subsets that hold every loss are all the same: one posterior speaks for all.
             if not probabilities or curve.num_finite > num_posterior_samples:
                 indices, losses = curve.sample(num_posterior_samples, num_losses, rng)
-                posterior = gp.posterior(indices / num_losses, losses, hyperparameters)
+                losses = losses.clamp(max=ceiling)
+                posterior = gp.posterior(indices / num_losses, losses, values)
                 probability = probability_of_earlier_minimum(posterior, jitter)
-                if gp.mode == "mle" and posterior.gain < MIN_GAIN:
-                    probability = 0.0
                 position = float(gp.grid[posterior.mean.argmin()])
-            probabilities.append(probability)
+            probabilities.append(probability if posterior.gain >= min_gain else 0.0)
             positions.append(position)
         return Evidence(tuple(probabilities), tuple(positions))
 

@@ -35,11 +35,6 @@ NOISES = (0.03, 0.1, 0.3)  # deviation of a loss, in units of the whole fall
 METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 NUM_CURVES = {"default": 30, "paper": 2}  # a cell; the published tests are slow
 FOUND_FRACTION = 0.9  # of the whole fall; a warmup that ends before that is a false alarm
-COLUMNS = (
-    "source,status,method,shape,noise,total_steps,steps_per_epoch,seed,switch_step,detected,"
-    "fallen_fraction,false_alarm,delay_fraction,start_lr,lr_error_decades,seconds,commit,device"
-).split(",")
-
 Cell = tuple[str, str, float, int, int, int]  # method, shape, noise, total, per epoch, seed
 
 
@@ -118,16 +113,16 @@ def main() -> None:
         (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
         for r in read_rows(options.results)
     }
-    is_new = not options.results.exists()
     with open(options.results, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if is_new:
-            writer.writeheader()
         for cell in cells(options.curves, options.method or list(METHODS)):
             method, shape, noise, total_steps, _, seed = cell
             if (method, shape, str(noise), str(total_steps), str(seed)) in done:
                 continue
-            writer.writerow(run_curve(cell))
+            row = run_curve(cell)
+            writer = csv.DictWriter(file, row)
+            if file.tell() == 0:
+                writer.writeheader()
+            writer.writerow(row)
             file.flush()
 
 
