@@ -16,6 +16,7 @@ import torch
 from autowu.loss_curve import LossCurve
 from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced, spike_ceiling
 
+MARGIN = 0.03  # ours, of the range of the smoothed loss: a smaller rise is no minimum
 MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
 MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
 
@@ -38,20 +39,24 @@ class Evidence(NamedTuple):
     positions: tuple[float, ...]  # (num_tests,) where each posterior mean is lowest, in [0, 1]
 
 
-def probability_of_earlier_minimum(posterior: Posterior, jitter: float = 0.0) -> float:
-    """`max over x of P(f(x) < f(1))`, the lower bound of eq. (4).
+def probability_of_earlier_minimum(
+    posterior: Posterior, *, margin: float = 0.0, jitter: float = 0.0
+) -> float:
+    """`max over x of P(f(x) + margin < f(1))`; without a margin the lower bound of eq. (4).
 
-    `P(f(x) < f(1)) = Phi((m(1) - m(x)) / sqrt(var(f(1) - f(x)) + jitter))`; where the variance
-    is 0, as at x = 1 itself, it is 0.
+    `P(f(x) + d < f(1)) = Phi((m(1) - m(x) - d) / sqrt(var(f(1) - f(x)) + jitter))`; where the
+    variance is 0, as at x = 1 itself, it is 0.
 
     Args:
         posterior: `f` on a grid that ends at x = 1.
+        margin: by how much the loss must have risen, in units of the range of the posterior mean.
         jitter: added to the variance, loss units squared; the published code has 1e-4.
     """
+    mean = posterior.mean
+    rise = margin * (mean.max() - mean.min())
     variance = posterior.difference_variance + jitter
-    z = (posterior.mean[-1] - posterior.mean) / variance.clamp_min(1e-300).sqrt()
-    probability = torch.where(variance > 0, torch.special.ndtr(z), 0.0)
-    return float(probability.max())
+    z = (mean[-1] - mean - rise) / variance.clamp_min(1e-300).sqrt()
+    return float(torch.where(variance > 0, torch.special.ndtr(z), 0.0).max())
 
 
 def is_positive(probabilities: Sequence[float], confidence: float) -> bool:
@@ -96,9 +101,10 @@ def weigh_evidence(
         num_posterior_samples: largest subset to condition on; 500 (paper).
         rng: draws the subsets.
 
-    With `fit="mle"` losses above `spike_ceiling` count as that ceiling, and a posterior that
-    explains the losses hardly better than a constant has the probability 0: without this, one in
-    eight sweeps of 60 steps ends where the LR is still too small to move the loss (both ours).
+    With `fit="mle"` (all ours) losses above `spike_ceiling` count as that ceiling; a posterior
+    that explains the losses hardly better than a constant has the probability 0, or one sweep of
+    60 steps in eight would end where the LR is still too small to move the loss; and the loss
+    must have risen by 3 % of its range, or every fourth plateau would pass for a minimum.
 
     Returns:
         Probabilities and positions. With fewer than 5 finite losses, or all of them equal, the
@@ -111,7 +117,9 @@ def weigh_evidence(
         if losses.min() == losses.max():  # the few that differ were not drawn
             return _no_evidence(curve, num_losses, num_tests)
         published = gp.mode == "adam"
-        jitter, min_gain = (ADAM_JITTER, -math.inf) if published else (0.0, MIN_GAIN)
+        margin, jitter, min_gain = (
+            (0.0, ADAM_JITTER, -math.inf) if published else (MARGIN, 0.0, MIN_GAIN)
+        )
         ceiling = math.inf if published else spike_ceiling(losses)
         values = gp.fit(indices / num_losses, losses.clamp(max=ceiling), mean=curve.finite_mean)
         probabilities: list[float] = []
@@ -122,7 +130,9 @@ def weigh_evidence(
                 indices, losses = curve.sample(num_posterior_samples, num_losses, rng)
                 losses = losses.clamp(max=ceiling)
                 posterior = gp.posterior(indices / num_losses, losses, values)
-                probability = probability_of_earlier_minimum(posterior, jitter)
+                probability = probability_of_earlier_minimum(
+                    posterior, margin=margin, jitter=jitter
+                )
                 position = float(gp.grid[posterior.mean.argmin()])
             probabilities.append(probability if posterior.gain >= min_gain else 0.0)
             positions.append(position)

@@ -317,7 +317,7 @@ class AutoWU(LRScheduler):
         lr = self.lr_at(self.last_epoch)
         self._adopt_groups()
         return [
-            lr * _ratio(group, ratio)
+            lr * group.get("lr_scale", ratio)
             for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True)
         ]
 
@@ -525,8 +525,7 @@ class AutoWU(LRScheduler):
         lr = self.lr_at(self.last_epoch)
         last_lrs: list[float | Tensor] = []
         for group, ratio in zip(groups, self._ratios, strict=True):
-            scale = group.get("lr_scale")
-            value = lr * (ratio if scale is None else scale)
+            value = lr * group.get("lr_scale", ratio)
             if isinstance(group["lr"], Tensor):
                 last_lrs.append(group["lr"].fill_(value).clone())
             else:
@@ -588,11 +587,6 @@ def _to_float(lr: Any) -> float:
 def _to_ratio(initial_lr: Any, reference_lr: float) -> float:
     lr = _to_float(initial_lr)
     return lr / reference_lr if lr and reference_lr else 1.0
-
-
-def _ratio(group: dict[str, Any], ratio: float) -> float:
-    scale = group.get("lr_scale")
-    return ratio if scale is None else scale
 
 
 def _separate_shared_lrs(optimizer: Optimizer) -> None:

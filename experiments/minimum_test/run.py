@@ -1,6 +1,6 @@
 """Run the default and the published procedure over simulated loss curves with a known minimum.
 
-    python -m experiments.minimum_test.run            all cells, about 70 minutes on one core
+    python -m experiments.minimum_test.run            all cells, about 30 minutes on one core
     python -m experiments.minimum_test.run --method default --curves 40
 
 Appends a row per curve to results.csv and skips the rows that are there, so it can be stopped
@@ -33,7 +33,7 @@ BUDGETS = (  # (total steps, steps per epoch); the sweep takes half of the steps
 )
 NOISES = (0.03, 0.1, 0.3)  # deviation of a loss, in units of the whole fall
 METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
-NUM_CURVES = {"default": 30, "paper": 2}  # a cell; the published tests are slow
+NUM_CURVES = {"default": 40, "paper": 5}  # a cell; the published tests are slow
 FOUND_FRACTION = 0.9  # of the whole fall; a warmup that ends before that is a false alarm
 Cell = tuple[str, str, float, int, int, int]  # method, shape, noise, total, per epoch, seed
 
@@ -104,7 +104,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=METHODS, action="append", help="both if left out")
-    parser.add_argument("--curves", type=int, help="curves a cell (default 30, paper 2)")
+    parser.add_argument("--curves", type=int, help="curves a cell (default 40, paper 5)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV to append to")
     options = parser.parse_args()
     torch.set_num_threads(1)
