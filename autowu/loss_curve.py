@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-MAX_VIEWS = 4096  # more slots than that are indexed one by one
+NUM_VIEWS = 256  # views of slots that are made at a time
 _MAX_FLOAT32 = torch.finfo(torch.float32).max
 
 
@@ -133,6 +133,8 @@ class Interval:
         self.is_open = False  # something was added since the last commit
         self._sums = torch.empty(0)
         self._weights = torch.empty(0)
+        self._views: tuple[Tensor, ...] = ()
+        self._first_view = 0
         self._move(torch.device("cpu"), 0)
 
     def reserve(self, num_slots: int) -> None:
@@ -147,29 +149,32 @@ class Interval:
             TypeError: an integer or something that is no number.
             ValueError: a tensor that is not 0-d, or a negative weight.
         """
+        tensor = None
         if isinstance(loss, Tensor):
-            if loss.dim():
-                raise ValueError(
-                    f"loss must be a scalar, got a tensor of shape {tuple(loss.shape)}; "
-                    "reduce it first, for example loss.mean()"
-                )
-            if not loss.is_floating_point():
-                raise TypeError(f"loss must be a floating-point tensor, got {loss.dtype}")
-            if loss.requires_grad:
-                loss = loss.detach()
+            if loss.dim() or not loss.dtype.is_floating_point:
+                raise _not_a_loss(loss)
             if loss.device != self._device:
-                loss = self._bring_together(loss)
+                if loss.device.type == "cpu":  # on the host already: no wait
+                    self.add(loss.item(), weight)
+                    return
+                self._move(loss.device, len(self._sums))
+            tensor = loss = loss.detach() if loss.requires_grad else loss
         else:
             loss = _checked_float(loss)
         slot = self.num_committed
-        if weight.__class__ is not int or weight != 1 or self.is_open:
+        if self.is_open or weight.__class__ is not int or weight != 1:
             self._add_weighted(slot, loss, weight)
-        elif isinstance(loss, Tensor):  # the weights are ones already
-            self._slots[slot].copy_(loss)
-        elif self._host is not None:
-            self._host[slot] = loss
+        elif tensor is None and self._host is not None:
+            self._host[slot] = loss  # the weights are ones already
         else:
-            self._slots[slot].fill_(loss)
+            index = slot - self._first_view
+            if index >= len(self._views):
+                self._make_views(slot)
+                index = 0
+            if tensor is not None:
+                self._views[index].copy_(tensor)
+            else:
+                self._views[index].fill_(loss)
         self.is_open = True
 
     def commit(self) -> None:
@@ -199,6 +204,7 @@ class Interval:
         else:
             self._weights.fill_(1.0)
         self.num_committed = 0
+        self._views, self._first_view = (), 0
         return sums / weights
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,11 +246,11 @@ class Interval:
             self._sums[slot] = weighted
             self._weights[slot] = weight
 
-    def _bring_together(self, loss: Tensor) -> Tensor | float:
-        if loss.device.type == "cpu":
-            return _checked_float(loss.item())  # on the host already: no wait
-        self._move(loss.device, len(self._sums))
-        return loss
+    def _make_views(self, slot: int) -> None:
+        """The slots from this one on as 0-d tensors: twice as fast to write as by indexing."""
+        with torch.inference_mode(False):  # a view made in it could not be written outside
+            self._views = self._sums[slot : slot + NUM_VIEWS].unbind()
+        self._first_view = slot
 
     def _move(self, device: torch.device, num_slots: int) -> None:
         """Allocate `num_slots` slots on `device`, and copy what is there as far as it fits."""
@@ -256,8 +262,7 @@ class Interval:
                 sums[:num_kept] = self._sums[:num_kept].to(device)
                 weights[:num_kept] = self._weights[:num_kept].to(device)
             self._sums, self._weights, self._device = sums, weights, sums.device
-            # Writing through ready-made views costs half of an indexed assignment.
-            self._slots: Any = sums.unbind() if num_slots <= MAX_VIEWS else sums
+            self._views, self._first_view = (), 0
             self._host = sums.numpy() if device.type == "cpu" else None  # for floats
 
 
@@ -266,6 +271,15 @@ def num_ranks(group: dist.ProcessGroup | None) -> int:
     if not (dist.is_available() and dist.is_initialized()):
         return 1
     return dist.get_world_size(group)
+
+
+def _not_a_loss(loss: Tensor) -> Exception:
+    if loss.ndim:
+        return ValueError(
+            f"loss must be a scalar, got a tensor of shape {tuple(loss.shape)}; "
+            "reduce it first, for example loss.mean()"
+        )
+    return TypeError(f"loss must be a floating-point tensor, got {loss.dtype}")
 
 
 def _checked_float(value: object, *, allow_integers: bool = False, name: str = "loss") -> float:

@@ -38,7 +38,7 @@ def replay(
     >>> curve = [2.0 + abs(math.log10(10 ** (-5 + t / 40)) + 2) for t in range(200)]
     >>> scheduler = replay(curve, total_steps=400)  # lowest at step 120, LR 1e-2
     >>> scheduler.switch_step, round(scheduler.start_lr, 3)
-    (129, 0.01)
+    (132, 0.01)
     """
     values = losses.detach().cpu().flatten().tolist() if isinstance(losses, Tensor) else losses
     parameter = torch.zeros(1, requires_grad=True)

@@ -526,7 +526,8 @@ class AutoWU(LRScheduler):
         last_lrs: list[float | Tensor] = []
         for group, ratio in zip(groups, self._ratios, strict=True):
             value = lr * group.get("lr_scale", ratio)
-            if isinstance(group["lr"], Tensor):
+            # Asking a float whether it is a Tensor takes longer than all the rest.
+            if group["lr"].__class__ is not float and isinstance(group["lr"], Tensor):
                 last_lrs.append(group["lr"].fill_(value).clone())
             else:
                 group["lr"] = value
