@@ -8,9 +8,7 @@ and started at any time. `python -m experiments.minimum_test.report` makes the t
 """
 
 import argparse
-import csv
 import math
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from autowu import replay
 from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import PAPER
 from experiments.minimum_test.curves import SHAPES, fallen_fraction, noisy_losses
+from experiments.tables import append_row, commit, read_rows
 
 RESULTS = Path(__file__).parent / "results.csv"
 BUDGETS = (  # (total steps, steps per epoch); the sweep takes half of the steps
@@ -89,18 +88,6 @@ def run_curve(cell: Cell) -> dict[str, Any]:
     }
 
 
-def commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=METHODS, action="append", help="both if left out")
@@ -113,17 +100,10 @@ def main() -> None:
         (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
         for r in read_rows(options.results)
     }
-    with open(options.results, "a", newline="", encoding="utf-8") as file:
-        for cell in cells(options.curves, options.method or list(METHODS)):
-            method, shape, noise, total_steps, _, seed = cell
-            if (method, shape, str(noise), str(total_steps), str(seed)) in done:
-                continue
-            row = run_curve(cell)
-            writer = csv.DictWriter(file, row)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
-            file.flush()
+    for cell in cells(options.curves, options.method or list(METHODS)):
+        method, shape, noise, total_steps, _, seed = cell
+        if (method, shape, str(noise), str(total_steps), str(seed)) not in done:
+            append_row(options.results, run_curve(cell))
 
 
 if __name__ == "__main__":

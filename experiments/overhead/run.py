@@ -7,7 +7,6 @@ ExponentialLR. What is compared is timed in turns, so that a noisy machine hits 
 """
 
 import argparse
-import csv
 import platform
 import statistics
 import time
@@ -27,8 +26,8 @@ from autowu.loss_curve import LossCurve
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import weigh_evidence
 from experiments.minimum_test.curves import SHAPES, noisy_losses
-from experiments.minimum_test.run import commit
 from experiments.overhead.published_test import published_test
+from experiments.tables import commit, write_rows
 
 FOLDER = Path(__file__).parent
 NUM_LOSSES = (100, 1_000, 10_000, 1_000_000)
@@ -172,10 +171,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
     rows = [*time_tests(options.rounds), *time_steps(options.rounds)]
-    with open(options.out / "results.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(options.out / "results.csv", rows)
     draw(rows, options.out / "overhead.png")
     for row in rows:
         losses, microseconds = f"{row['num_losses']!s:>8} losses", float(row["microseconds"])

@@ -1,0 +1,135 @@
+"""What the default and the published procedure decide on loss curves of real training, rescaled.
+
+    python -m experiments.decisions.run       five minutes on one core; results.csv, decisions.png
+
+The curves are whole sweeps, from 1e-5 to 1.0 and never ended early, of the small CNN with AdamP on
+scikit-learn's digits. Each is replayed as `a * loss + b`. A curve that turns to NaN is replayed too.
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from autowu import AutoWU, replay
+from autowu.settings import PAPER
+from autowu.trainer.data import load_data
+from autowu.trainer.loop import train_epoch
+from autowu.trainer.models import build_model
+from autowu.trainer.optimizers import build_optimizer
+from experiments.tables import commit, write_rows
+
+FOLDER = Path(__file__).parent
+RUNS = ((32, 5), (32, 10), (32, 30), (128, 30), (479, 60))  # (batch size, epochs)
+SEEDS = (0, 1)
+SCALES = ((1.0, 0.0), (128.0, 0.0), (1 / 128, 0.0), (128.0, 4096.0), (1 / 128, 0.25),
+          (100.0, 0.0), (0.01, 0.0))  # fmt: skip
+METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+
+
+def sweep_losses(batch_size: int, epochs: int, seed: int) -> tuple[Tensor, int]:
+    """Losses of a whole sweep over half of the epochs (n,), and the steps of an epoch."""
+    torch.manual_seed(seed)
+    data = load_data("digits", batch_size, torch.device("cpu"))
+    model = build_model("small_cnn", data.num_channels, data.num_classes)
+    optimizer = build_optimizer(model.parameters(), "adamp", lr=None, weight_decay=0.01)
+    total_steps = epochs * data.steps_per_epoch
+    scheduler = AutoWU(optimizer, total_steps, test_interval=total_steps, patience=10**6)
+    losses: list[float] = []
+    for epoch in range((epochs + 1) // 2):
+        batches = data.train_batches(seed, epoch)
+        losses += train_epoch(model, optimizer, scheduler, batches, data.steps_per_epoch).losses
+    return torch.tensor(losses[: scheduler.warmup_steps]), data.steps_per_epoch
+
+
+def decide(losses: Tensor, epochs: int, steps_per_epoch: int, method: str) -> dict[str, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the divergence is what is measured
+        scheduler = replay(losses, epochs * steps_per_epoch, steps_per_epoch, **METHODS[method])
+    assert scheduler.switch_step is not None
+    return {
+        "switch_step": scheduler.switch_step,
+        "switch_epoch": f"{scheduler.switch_step / steps_per_epoch:.2f}",
+        "start_lr": f"{scheduler.start_lr:.6g}",
+        "diverged": int(scheduler.diverged),
+    }
+
+
+def run() -> list[dict[str, Any]]:
+    rows = []
+    for batch_size, epochs in RUNS:
+        for seed in SEEDS:
+            losses, steps_per_epoch = sweep_losses(batch_size, epochs, seed)
+            dying = losses.clone()
+            dying[2 * len(losses) // 3 :] = torch.nan
+            curves = [(a, b, a * losses.double() + b) for a, b in SCALES] + [(1.0, 0.0, dying)]
+            for method in METHODS:
+                for a, b, curve in curves:
+                    rows.append(
+                        {
+                            "source": "ours" if method == "default" else "published",
+                            "status": "done",
+                            "method": method,
+                            "curve": "dies" if curve is dying else "real",
+                            "batch_size": batch_size,
+                            "epochs": epochs,
+                            "seed": seed,
+                            "a": f"{a:g}",
+                            "b": f"{b:g}",
+                            **decide(curve, epochs, steps_per_epoch, method),
+                            "commit": commit(),
+                            "device": "cpu",
+                        }
+                    )
+            print(f"batch size {batch_size}, {epochs} epochs, seed {seed}", flush=True)
+    return rows
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """The start LR against the factor of the loss, a line for each curve."""
+    with matplotlib.rc_context({"font.size": 10}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, method in zip(panels, METHODS, strict=True):
+            for index, (batch_size, epochs) in enumerate(RUNS):
+                for seed in SEEDS:
+                    points = sorted(
+                        (float(row["a"]), float(row["start_lr"]))
+                        for row in rows
+                        if (row["method"], row["batch_size"], row["epochs"], row["seed"])
+                        == (method, batch_size, epochs, seed)
+                        and row["b"] == "0"
+                        and row["curve"] == "real"
+                    )
+                    axes.loglog(
+                        *zip(*points, strict=True),
+                        marker="osD^v"[index],
+                        color=str(0.15 * index),
+                        markersize=4,
+                        linewidth=1,
+                        label=f"batch {batch_size}, {epochs} epochs" if seed == 0 else None,
+                    )
+            axes.set(title=f"{method}", xlabel="loss times")
+            axes.grid(color="0.92")
+        panels[0].set_ylabel("LR the decay starts from")
+        panels[0].set_ylim(1e-5, 2)
+        panels[0].legend(fontsize=8)
+        figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    rows = run()
+    write_rows(FOLDER / "results.csv", rows)
+    draw(rows, FOLDER / "decisions.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The tables of README.md, summary.csv and minimum_test.png, from results.csv.
+
+python -m experiments.minimum_test.report
+"""
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.minimum_test.curves import SHAPES, noisy_losses, true_losses
+from experiments.tables import (
+    markdown_table,
+    put_between_marks,
+    read_rows,
+    wilson_interval,
+    write_rows,
+)
+
+FOLDER = Path(__file__).parent
+Rows = list[dict[str, str]]
+
+
+def summarize(rows: Rows) -> dict[str, Any]:
+    """Rates with 95 % intervals, and the mean delay and error, of some curves.
+
+    `found`: of the curves with a minimum, those whose warmup ended by detection, after the fall.
+    """
+    valleys = [row for row in rows if SHAPES[row["shape"]].minimum is not None]
+    found = [row for row in valleys if is_found(row)]
+    num_false = sum(int(row["false_alarm"]) for row in rows)
+    errors = [abs(float(row["lr_error_decades"])) for row in valleys]
+    low, high = wilson_interval(num_false, len(rows))
+    summary: dict[str, Any] = {
+        "n": len(rows),
+        "false_alarms": num_false,
+        "false_alarm_rate": f"{num_false / len(rows):.4f}",
+        "false_alarm_low": f"{low:.4f}",
+        "false_alarm_high": f"{high:.4f}",
+        "num_minima": len(valleys),
+        "found": len(found) if valleys else "",
+        "found_rate": "",
+        "found_low": "",
+        "found_high": "",
+        "mean_delay_fraction": "",
+        "mean_abs_lr_error_decades": "",
+    }
+    if valleys:
+        low, high = wilson_interval(len(found), len(valleys))
+        summary |= {
+            "found_rate": f"{len(found) / len(valleys):.4f}",
+            "found_low": f"{low:.4f}",
+            "found_high": f"{high:.4f}",
+            "mean_abs_lr_error_decades": f"{statistics.fmean(errors):.4f}",
+        }
+    if found:
+        delays = [float(row["delay_fraction"]) for row in found]
+        summary["mean_delay_fraction"] = f"{statistics.fmean(delays):.4f}"
+    return summary
+
+
+def is_found(row: dict[str, str]) -> bool:
+    return row["detected"] == "1" and row["false_alarm"] == "0"
+
+
+def group(rows: Rows, *keys: str) -> dict[tuple[str, ...], Rows]:
+    groups: dict[tuple[str, ...], Rows] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return groups
+
+
+def percent(summary: dict[str, Any], what: str) -> str:
+    if not summary[f"{what}_rate"]:
+        return "-"
+    rate, low, high = (100 * float(summary[f"{what}_{end}"]) for end in ("rate", "low", "high"))
+    return f"{rate:.1f} ({low:.1f}-{high:.1f})"
+
+
+def compare(rows: Rows, key: str, title: str) -> str:
+    """A row for each value of `key`, both methods side by side."""
+    lines = []
+    values = list(dict.fromkeys(row[key] for row in rows))
+    for value in values:
+        both = []
+        for method in ("default", "paper"):
+            chosen = [row for row in rows if row[key] == value and row["method"] == method]
+            both.append(summarize(chosen))
+        ours, paper = both
+        label = f"{int(value) // 2:,}" if key == "total_steps" else value
+        lines.append(
+            [
+                label,
+                f"{ours['n']} / {paper['n']}",
+                percent(ours, "false_alarm"),
+                percent(paper, "false_alarm"),
+                percent(ours, "found"),
+                percent(paper, "found"),
+                f"{ours['mean_delay_fraction'] or '-'} / {paper['mean_delay_fraction'] or '-'}",
+                f"{ours['mean_abs_lr_error_decades'] or '-'}"
+                f" / {paper['mean_abs_lr_error_decades'] or '-'}",
+            ]
+        )
+    header = [
+        title,
+        "n, default / paper",
+        "false alarms %, default",
+        "paper",
+        "minima found %, default",
+        "paper",
+        "delay, default / paper",
+        "LR error, default / paper",
+    ]
+    return markdown_table(header, lines)
+
+
+def lost_rows(cells: list[dict[str, Any]]) -> str:
+    """Where the default has more false alarms, finds less or errs more than the published test."""
+    by_cell = {(c["shape"], c["total_steps"], c["method"]): c for c in cells}
+    lines = []
+    for (shape, total, method), ours in by_cell.items():
+        if method != "default":
+            continue
+        paper = by_cell[shape, total, "paper"]
+        worse = []
+        if float(ours["false_alarm_rate"]) > float(paper["false_alarm_rate"]):
+            worse.append(f"false alarms {percent(ours, 'false_alarm')} %, paper"
+                         f" {percent(paper, 'false_alarm')} %")  # fmt: skip
+        if ours["found_rate"] and float(ours["found_rate"]) < float(paper["found_rate"]):
+            worse.append(f"found {percent(ours, 'found')} %, paper {percent(paper, 'found')} %")
+        for key, name in (
+            ("mean_abs_lr_error_decades", "LR error"),
+            ("mean_delay_fraction", "delay"),
+        ):
+            if ours[key] and paper[key] and float(ours[key]) > float(paper[key]):
+                worse.append(f"{name} {ours[key]}, paper {paper[key]}")
+        if worse:
+            lines.append(f"- {shape}, sweep of {int(total) // 2:,} steps: {'; '.join(worse)}")
+    return "\n".join(lines) if lines else "- nowhere"
+
+
+def draw(rows: Rows, path: Path) -> None:
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False,
+                                "axes.spines.right": False}):  # fmt: skip
+        figure = Figure(figsize=(9.5, 6), layout="constrained")
+        panels = figure.subplots(2, 4)
+        for axes, (name, shape) in zip(panels.flat, SHAPES.items(), strict=False):
+            _draw_shape(axes, name, rows)
+        _draw_rates(panels.flat[len(SHAPES)], rows)
+        figure.savefig(path, dpi=150)
+
+
+def _draw_shape(axes: Axes, name: str, rows: Rows) -> None:
+    """One noisy curve, the true one, and where the warmups of both methods ended."""
+    shape, num_steps = SHAPES[name], 400
+    u = np.arange(num_steps) / num_steps
+    axes.plot(u, noisy_losses(shape, num_steps, 0.1, 0), ".", color="0.75", markersize=2)
+    axes.plot(u, true_losses(shape, num_steps), color="black", linewidth=1.2)
+    top = 2.2
+    for method, color, height in (("default", "black", 2.0), ("paper", "0.55", 1.75)):
+        chosen = [r for r in rows if r["shape"] == name and r["method"] == method]
+        ends = [2 * int(row["switch_step"]) / int(row["total_steps"]) for row in chosen]
+        jitter = np.random.default_rng(0).uniform(-0.1, 0.1, len(ends))
+        marker = "|" if method == "default" else "x"
+        axes.plot(ends, height + jitter, marker, color=color, markersize=3, alpha=0.6)
+        axes.text(0.0, height, method, color=color, va="center", fontsize=8)
+    if shape.minimum is not None:
+        axes.axvline(shape.minimum, color="0.4", linestyle=":", linewidth=1)
+    axes.set(title=name, ylim=(0.0, top), xlim=(-0.02, 1.02))
+    axes.set_xlabel("progress of the sweep")
+
+
+def _draw_rates(axes: Axes, rows: Rows) -> None:
+    for method, color, marker in (("default", "black", "o"), ("paper", "0.55", "s")):
+        for what, style in (("found", "-"), ("false_alarm", ":")):
+            points = []
+            for (total,), chosen in group(
+                [row for row in rows if row["method"] == method], "total_steps"
+            ).items():
+                summary = summarize(chosen)
+                points.append((int(total) // 2, 100 * float(summary[f"{what}_rate"])))
+            label = f"{method}, {'minima found' if what == 'found' else 'false alarms'}"
+            axes.semilogx(*zip(*points, strict=True), style, marker=marker, color=color,
+                          markersize=4, label=label)  # fmt: skip
+    axes.set(title="rates, %", xlabel="steps of the sweep", ylim=(-4, 104))
+    axes.legend(fontsize=7)
+
+
+def main() -> None:
+    rows = read_rows(FOLDER / "results.csv")
+    by_cell = group(rows, "method", "shape", "noise", "total_steps", "steps_per_epoch")
+    names = ("method", "shape", "noise", "total_steps", "steps_per_epoch")
+    write_rows(
+        FOLDER / "summary.csv",
+        [dict(zip(names, key, strict=True)) | summarize(cell) for key, cell in by_cell.items()],
+    )
+    by_row = group(rows, "method", "shape", "total_steps")
+    table_rows = [
+        dict(zip(("method", "shape", "total_steps"), key, strict=True)) | summarize(cell)
+        for key, cell in by_row.items()
+    ]
+    overall = compare([row | {"all": "all curves"} for row in rows], "all", "")
+    tables = [
+        overall,
+        compare(rows, "total_steps", "steps of the sweep"),
+        compare(rows, "noise", "noise"),
+        compare(rows, "shape", "shape"),
+    ]
+    put_between_marks(FOLDER / "README.md", "tables", "\n\n".join(tables))
+    put_between_marks(FOLDER / "README.md", "lost rows", lost_rows(table_rows))
+    draw(rows, FOLDER / "minimum_test.png")
+    print(overall)
+
+
+if __name__ == "__main__":
+    main()

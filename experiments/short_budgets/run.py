@@ -1,0 +1,120 @@
+"""Test accuracy on digits in short budgets: default, published procedure, tuned warmup-cosine.
+
+    python -m experiments.short_budgets.run        ten minutes on one core; results.csv and a figure
+
+Every run is one call of train.py; finished runs are read from their directory, not run again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from experiments.tables import commit, write_rows
+
+FOLDER = Path(__file__).parent
+EPOCHS = (2, 5, 10, 30)
+SEEDS = (0, 1, 2)
+PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # the grid that "tuned" is the best of
+METHODS = {
+    "default": [],
+    "paper": ["schedule.fit=adam", "schedule.test_interval=epoch", "schedule.at_cap=current"],
+    **{
+        f"warmup_cosine {lr}": ["schedule.name=warmup_cosine", f"optimizer.lr={lr}"]
+        for lr in PEAK_LRS
+    },
+}
+
+
+def run(method: str, epochs: int, seed: int, output_dir: Path) -> dict[str, Any]:
+    """The row of one run of train.py: digits, small CNN, AdamP, batch size 32."""
+    name = f"{method.replace(' ', '-')}-epochs{epochs}-seed{seed}"
+    command = [sys.executable, "train.py", *METHODS[method], f"epochs={epochs}", f"seed={seed}"]
+    subprocess.run(
+        [*command, f"output_dir={output_dir}", f"name={name}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    summary = json.loads((output_dir / name / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "source": "published" if method == "paper" else "ours",
+        "status": "done",
+        "method": method,
+        "epochs": epochs,
+        "batch_size": 32,
+        "test_accuracy": f"{summary['test_accuracy']:.3f}",
+        "switch_step": summary["switch_step"],
+        "start_lr": f"{summary['start_lr']:.6g}",
+        "total_steps": summary["total_steps"],
+        "seed": seed,
+        "commit": commit(),
+        "device": summary["device"],
+    }
+
+
+def accuracies(rows: list[dict[str, Any]], method: str, epochs: int) -> list[float]:
+    return [
+        float(row["test_accuracy"])
+        for row in rows
+        if row["method"] == method and row["epochs"] == epochs
+    ]
+
+
+def best_baseline(rows: list[dict[str, Any]], epochs: int) -> str:
+    """The baseline with the highest mean over the seeds: tuned with hindsight."""
+    names = [method for method in METHODS if method.startswith("warmup_cosine")]
+    return max(names, key=lambda name: statistics.fmean(accuracies(rows, name, epochs)))
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    with matplotlib.rc_context({"font.size": 10}):
+        figure = Figure(figsize=(6, 3.5), layout="constrained")
+        axes = figure.subplots()
+        for method, color, marker in (
+            ("tuned warmup_cosine", "0.7", "s"),
+            ("paper", "0.45", "x"),
+            ("default", "black", "o"),
+        ):
+            values = []
+            for epochs in EPOCHS:
+                name = best_baseline(rows, epochs) if method.startswith("tuned") else method
+                values.append(accuracies(rows, name, epochs))
+            axes.errorbar(
+                EPOCHS,
+                [statistics.fmean(v) for v in values],
+                [statistics.stdev(v) for v in values],
+                color=color,
+                marker=marker,
+                capsize=3,
+                label=method,
+            )
+        axes.set_xscale("log")
+        axes.set_xticks(EPOCHS, [str(epochs) for epochs in EPOCHS])
+        axes.set(xlabel="budget in epochs", ylabel="test accuracy, %, mean ± sd of 3 seeds")
+        axes.legend()
+        axes.grid(color="0.92")
+        figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output-dir", type=Path, default=Path("runs/short_budgets"))
+    options = parser.parse_args()
+    rows = []
+    for epochs in EPOCHS:
+        for method in METHODS:
+            rows += [run(method, epochs, seed, options.output_dir) for seed in SEEDS]
+            values = accuracies(rows, method, epochs)
+            print(f"{epochs:3} epochs  {method:20} {statistics.fmean(values):.2f}", flush=True)
+    write_rows(FOLDER / "results.csv", rows)
+    draw(rows, FOLDER / "short_budgets.png")
+
+
+if __name__ == "__main__":
+    main()
