@@ -3,7 +3,7 @@
     python -m experiments.decisions.run       five minutes on one core; results.csv, decisions.png
 
 The curves are whole sweeps, from 1e-5 to 1.0 and never ended early, of the small CNN with AdamP on
-scikit-learn's digits. Each is replayed as `a * loss + b`. A curve that turns to NaN is replayed too.
+scikit-learn's digits. Each is replayed as `a * loss + b`, and once more turning to NaN on the way.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from autowu.trainer.data import load_data
 from autowu.trainer.loop import train_epoch
 from autowu.trainer.models import build_model
 from autowu.trainer.optimizers import build_optimizer
-from experiments.tables import commit, write_rows
+from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
 RUNS = ((32, 5), (32, 10), (32, 30), (128, 30), (479, 60))  # (batch size, epochs)
@@ -90,6 +90,32 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a curve: epoch and LR at which each method ends the warmup, for some of the scales."""
+    shown = (("real", "1", "0"), ("real", "100", "0"), ("real", "0.01", "0"),
+             ("real", "128", "4096"), ("dies", "1", "0"))  # fmt: skip
+    lines = []
+    for batch_size, epochs in RUNS:
+        for seed in SEEDS:
+            for method in METHODS:
+                line: list[object] = [batch_size, epochs, seed, method]
+                for curve in shown:
+                    (row,) = [
+                        r
+                        for r in rows
+                        if (r["batch_size"], r["epochs"], r["seed"], r["method"])
+                        == (batch_size, epochs, seed, method)
+                        and (r["curve"], r["a"], r["b"]) == curve
+                    ]
+                    line.append(f"{row['switch_epoch']}, {float(row['start_lr']):.2g}")
+                lines.append(line)
+    header = ["batch size", "epochs", "seed", "method", "loss", "100 x", "0.01 x",
+              "128 x + 4096", "NaN from 2/3 on"]  # fmt: skip
+    return "Epoch at which the warmup ends, and the LR that the decay starts from:\n\n" + (
+        markdown_table(header, lines)
+    )
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """The start LR against the factor of the loss, a line for each curve."""
     with matplotlib.rc_context({"font.size": 10}):
@@ -129,6 +155,7 @@ def main() -> None:
     rows = run()
     write_rows(FOLDER / "results.csv", rows)
     draw(rows, FOLDER / "decisions.png")
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
 
 
 if __name__ == "__main__":

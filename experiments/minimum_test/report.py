@@ -149,7 +149,7 @@ def draw(rows: Rows, path: Path) -> None:
                                 "axes.spines.right": False}):  # fmt: skip
         figure = Figure(figsize=(9.5, 6), layout="constrained")
         panels = figure.subplots(2, 4)
-        for axes, (name, shape) in zip(panels.flat, SHAPES.items(), strict=False):
+        for axes, name in zip(panels.flat, SHAPES, strict=False):
             _draw_shape(axes, name, rows)
         _draw_rates(panels.flat[len(SHAPES)], rows)
         figure.savefig(path, dpi=150)

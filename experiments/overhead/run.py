@@ -27,7 +27,7 @@ from autowu.loss_gp import LossGP
 from autowu.minimum_test import weigh_evidence
 from experiments.minimum_test.curves import SHAPES, noisy_losses
 from experiments.overhead.published_test import published_test
-from experiments.tables import commit, write_rows
+from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
 NUM_LOSSES = (100, 1_000, 10_000, 1_000_000)
@@ -163,6 +163,19 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        ratio = float(row["times_baseline"])
+        shown = f"{1 / ratio:.0f}x faster" if ratio < 0.1 else f"{ratio:.2f}x the time"
+        losses = f"{row['num_losses']:,}" if row["num_losses"] else "-"
+        microseconds = f"{float(row['microseconds']):,.1f}"
+        lines.append([row["what"], losses, microseconds, f"{shown} of {row['baseline']}"])
+    return markdown_table(["what", "recorded losses", "microseconds", "ratio"], lines).replace(
+        "faster of", "faster than"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
@@ -173,6 +186,8 @@ def main() -> None:
     rows = [*time_tests(options.rounds), *time_steps(options.rounds)]
     write_rows(options.out / "results.csv", rows)
     draw(rows, options.out / "overhead.png")
+    if options.out == FOLDER:
+        put_between_marks(FOLDER / "README.md", "table", table(rows))
     for row in rows:
         losses, microseconds = f"{row['num_losses']!s:>8} losses", float(row["microseconds"])
         ratio = f"{float(row['times_baseline']):.4f} x {row['baseline']}"

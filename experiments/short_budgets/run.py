@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from experiments.tables import commit, write_rows
+from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
 EPOCHS = (2, 5, 10, 30)
@@ -72,6 +72,22 @@ def best_baseline(rows: list[dict[str, Any]], epochs: int) -> str:
     return max(names, key=lambda name: statistics.fmean(accuracies(rows, name, epochs)))
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and deviation of each method in each budget."""
+
+    def cell(method: str, epochs: int) -> str:
+        values = accuracies(rows, method, epochs)
+        return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+    lines = [
+        [epochs, cell("default", epochs), cell("paper", epochs),
+         cell(best_baseline(rows, epochs), epochs), best_baseline(rows, epochs).split()[-1]]
+        for epochs in EPOCHS
+    ]  # fmt: skip
+    header = ["epochs", "default", "paper", "tuned warmup_cosine", "its peak LR"]
+    return markdown_table(header, lines)
+
+
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     with matplotlib.rc_context({"font.size": 10}):
         figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -114,6 +130,7 @@ def main() -> None:
             print(f"{epochs:3} epochs  {method:20} {statistics.fmean(values):.2f}", flush=True)
     write_rows(FOLDER / "results.csv", rows)
     draw(rows, FOLDER / "short_budgets.png")
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
 
 
 if __name__ == "__main__":
