@@ -158,7 +158,8 @@ class Interval:
                     self.add(loss.item(), weight)
                     return
                 self._move(loss.device, len(self._sums))
-            tensor = loss = loss.detach() if loss.requires_grad else loss
+            # `data` shares the storage, as `detach()` does in twice the time; it is copied below.
+            tensor = loss = loss.data if loss.requires_grad else loss
         else:
             loss = _checked_float(loss)
         slot = self.num_committed

@@ -139,7 +139,7 @@ class LossGP:
         grid_size: int = 500,
     ) -> None:
         self.mode = fit
-        with torch.inference_mode(False):
+        with fenced(), torch.device("cpu"):
             self.features = _default_features() if kernel is None else KernelFeatures(kernel)
             self.grid = torch.linspace(0.0, 1.0, grid_size, dtype=torch.float64, device="cpu")
             self._grid_features = self.features(self.grid) if self.features.rank else None

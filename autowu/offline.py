@@ -41,7 +41,7 @@ def replay(
     (132, 0.01)
     """
     values = losses.detach().cpu().flatten().tolist() if isinstance(losses, Tensor) else losses
-    parameter = torch.zeros(1, requires_grad=True)
+    parameter = torch.zeros(1, requires_grad=True, device="cpu")
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **settings)
     optimizer.step()

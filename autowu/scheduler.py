@@ -184,7 +184,9 @@ class AutoWU(LRScheduler):
         _separate_shared_lrs(optimizer)
         self._ratios: list[float] = []  # of each group, unless it has an lr_scale
         self._reference_lr = 0.0  # initial_lr of a group whose ratio is 1; 0: not known yet
+        self._is_constructed = False
         super().__init__(optimizer, last_epoch)
+        self._is_constructed = True
 
     @classmethod
     def paper(
@@ -288,7 +290,7 @@ class AutoWU(LRScheduler):
             TypeError: an integer, as `step(epoch)` of older PyTorch.
             ValueError: no loss was observed in the warmup; or one that is no scalar.
         """
-        if self._is_initial:
+        if not self._is_constructed:  # the base class takes a step to set the first LR
             super().step()
             return
         if isinstance(loss, int):
@@ -432,7 +434,9 @@ class AutoWU(LRScheduler):
     def _decide(self, step: int, diverged: bool) -> tuple[bool, float]:
         """One test: whether the warmup ends, and the LR that the decay then starts from."""
         settings = self._settings
-        outcome = torch.full((2 + 2 * settings.num_tests,), math.nan, dtype=torch.float64)
+        outcome = torch.tensor(
+            [math.nan] * (2 + 2 * settings.num_tests), dtype=torch.float64, device="cpu"
+        )
         error: Exception | None = None
         if self._rank() == 0:
             try:
@@ -540,9 +544,11 @@ class AutoWU(LRScheduler):
         if len(groups) == len(self._ratios):
             return
         _separate_shared_lrs(self.optimizer)
-        for group in groups:
+        added = groups[len(self._ratios) :]
+        for group in added:
             group.setdefault("initial_lr", _copy(group["lr"]))
-        self.base_lrs = [_copy(group["initial_lr"]) for group in groups]
+        known = self.base_lrs[: len(self._ratios)]
+        self.base_lrs = [*known, *(_copy(group["initial_lr"]) for group in added)]
         if not self._reference_lr:
             default = self.optimizer.defaults.get("lr")
             lrs = [_to_float(lr) for lr in self.base_lrs]

@@ -33,10 +33,10 @@ def exponential(step: float, num_steps: float, start_lr: float, end_lr: float) -
     >>> [round(exponential(t, 4, 1e-4, 1.0), 6) for t in range(6)]
     [0.0001, 0.001, 0.01, 0.1, 1.0, 1.0]
     """
-    progress = _progress(step, num_steps)
-    if progress == 1.0:
+    if step >= num_steps:
         return end_lr
-    return start_lr * (end_lr / start_lr) ** progress
+    # Not through `_progress`: this is evaluated at every step of the sweep.
+    return start_lr * (end_lr / start_lr) ** (step / num_steps) if step > 0 else start_lr
 
 
 def linear(step: float, num_steps: float, start_lr: float, end_lr: float) -> float:
