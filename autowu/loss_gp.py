@@ -89,9 +89,14 @@ class GPModel(gpytorch.models.ExactGP):
 
     @hyperparameters.setter
     def hyperparameters(self, values: Hyperparameters) -> None:
-        self.mean_module.constant = values.mean
-        self.covar_module.outputscale = values.outputscale
-        self.likelihood.noise = values.noise
+        # As tensors: GPyTorch would turn a float into one of the caller's default dtype and device.
+        mean, outputscale, noise = torch.tensor(
+            values, dtype=self.mean_module.raw_constant.dtype, device="cpu"
+        )
+        with torch.device("cpu"):
+            self.mean_module.constant = mean
+            self.covar_module.outputscale = outputscale
+            self.likelihood.noise = noise
 
 
 def default_kernel() -> gpytorch.kernels.Kernel:
@@ -269,18 +274,21 @@ class _AdamFit:
     def __init__(self, kernel: gpytorch.kernels.Kernel) -> None:
         kernel = copy.deepcopy(kernel).requires_grad_(False)
         self.model = GPModel(kernel, ADAM_MIN_NOISE, torch.float32)
-        self.model.likelihood.noise = ADAM_INITIAL_NOISE
+        with torch.device("cpu"):
+            noise = torch.tensor(ADAM_INITIAL_NOISE, dtype=torch.float32)
+            self.model.likelihood.noise = noise
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=ADAM_LR)
 
     def fit(self, x: Tensor, losses: Tensor, mean: float) -> Hyperparameters:
         model = self.model
         inputs, targets = x.float().unsqueeze(-1), losses.float()
-        model.mean_module.constant = mean
+        with torch.device("cpu"):
+            model.mean_module.constant = torch.tensor(mean, dtype=torch.float32)
         model.set_train_data(inputs, targets, strict=False)
         model.train()
         likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-        with torch.enable_grad():
+        with torch.enable_grad(), torch.device("cpu"):
             for _ in range(ADAM_STEPS):
                 self.optimizer.zero_grad()
                 loss = -likelihood(model(inputs), targets)
