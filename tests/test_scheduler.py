@@ -1,0 +1,281 @@
+"""The LR that AutoWU sets at every step, and what it decides."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD
+
+from autowu import AutoWU, Phase, replay
+from autowu.settings import PAPER
+
+
+def optimizer_of(*groups: dict[str, Any], lr: Any = 1.0) -> torch.optim.Optimizer:
+    groups = groups or ({},)
+    return SGD([{"params": [torch.zeros(1, requires_grad=True)], **g} for g in groups], lr=lr)
+
+
+def valley(num_steps: int, minimum: float, noise: float = 0.05, seed: int = 0) -> np.ndarray:
+    """Falls from 1 to 0 at `minimum` of the sweep, rises again, and is noisy: (num_steps,)."""
+    u = np.arange(num_steps) / num_steps
+    curve = np.where(u < minimum, (1 - u / minimum) ** 2, 4 * (u - minimum))
+    return 0.3 + curve + noise * np.random.default_rng(seed).standard_normal(num_steps)
+
+
+def lrs_over_a_run(losses: np.ndarray, total_steps: int, **settings: Any) -> tuple[AutoWU, list]:
+    scheduler = AutoWU(optimizer_of(), total_steps, **settings)
+    lrs = []
+    for step in range(total_steps + 5):
+        lrs.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step(float(losses[step]) if step < len(losses) else None)
+    return scheduler, lrs
+
+
+@pytest.mark.parametrize("growth", ["exponential", "linear"])
+@pytest.mark.parametrize("decay", ["cosine", "constant_cosine"])
+@pytest.mark.parametrize("minimum", [0.5, 0.8])
+def test_every_lr_of_a_run_is_the_closed_form(growth: Any, decay: Any, minimum: float) -> None:
+    total, warmup, low, high = 200, 140, 1e-4, 2.0
+    settings = {"min_lr": low, "max_lr": high, "max_warmup_fraction": 0.7}
+    scheduler, lrs = lrs_over_a_run(
+        valley(warmup, minimum),
+        total,
+        growth=growth,
+        decay=decay,
+        cooldown_fraction=0.4,
+        **settings,
+    )
+    switch, start = scheduler.switch_step, scheduler.start_lr
+    assert switch is not None and start is not None and minimum * warmup < switch <= warmup
+    expected = []
+    for t in range(total + 5):
+        if t < switch and growth == "exponential":
+            expected.append(low * (high / low) ** (t / warmup))
+        elif t < switch:
+            expected.append(low + (high - low) * t / warmup)
+        else:
+            begin = switch if decay == "cosine" else max(switch, total - 0.4 * total)
+            progress = min(max((t - begin) / (total - begin), 0.0), 1.0)
+            expected.append(start * 0.5 * (1 + math.cos(math.pi * progress)))
+    assert lrs == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert lrs[total:] == [0.0] * 5
+
+
+def test_decay_starts_from_the_mean_lr_at_the_minima_of_the_posteriors() -> None:
+    """Eq. (5), with more losses than a posterior sees, so that the five differ."""
+    scheduler = replay(valley(2_000, 0.6, 0.3), 4_000, num_posterior_samples=100)
+    last = scheduler.tests[-1]
+    assert scheduler.start_lr == last.lr_at_minimum
+    assert len(set(last.probabilities)) > 1 or last.probabilities == (1.0,) * 5
+    assert abs(math.log10(last.lr_at_minimum) - (-5 + 5 * 0.6)) < 0.2
+    assert scheduler.switch_step is not None and last.step == scheduler.switch_step
+    assert [test.positive for test in scheduler.tests[-3:]] == [True] * 3
+    assert last.lr == pytest.approx(1e-5 * 1e5 ** (last.step / 2_000))
+
+
+def test_patience_counts_positive_tests_in_a_row() -> None:
+    for patience in (1, 2, 5):
+        scheduler = replay(valley(400, 0.5), 800, patience=patience)
+        positive = [test.positive for test in scheduler.tests]
+        assert positive[-patience:] == [True] * patience
+        for end in range(patience, len(positive)):
+            assert not all(positive[end - patience : end])
+
+
+def test_where_nothing_is_found_the_decay_starts_as_at_cap_says() -> None:
+    falling = np.linspace(2.0, 1.0, 100)
+    lowest = replay(falling, 200)
+    current = replay(falling, 200, at_cap="current")
+    assert lowest.switch_step == current.switch_step == 100
+    assert lowest.start_lr == lowest.tests[-1].lr_at_minimum
+    assert current.start_lr == pytest.approx(1e-5 * 1e5 ** (99 / 100))
+
+
+def test_paper_is_three_settings_and_tests_at_epoch_ends_only() -> None:
+    paper = AutoWU.paper(optimizer_of(), 300, 40, patience=2)
+    assert {name: getattr(paper.settings, name) for name in PAPER} == PAPER
+    assert paper.settings.patience == 2
+    scheduler = replay(np.linspace(2.0, 1.0, 150), 300, 40, **PAPER)
+    assert [test.step for test in scheduler.tests] == [40, 80, 120]
+    assert scheduler.switch_step == 150
+    assert scheduler.start_lr == pytest.approx(1e-5 * 1e5 ** (149 / 150))
+
+
+@pytest.mark.parametrize(
+    ("groups", "default", "ratios"),
+    [
+        (({"lr": 0.003},), 1.0, [1.0]),
+        (({"lr": 0.1}, {"lr": 0.2}), 0.1, [1.0, 2.0]),
+        (({"lr": 0.1}, {"lr": 0.2}), 7.0, [0.5, 1.0]),
+        (({"lr": 0.1, "lr_scale": 0.3}, {"lr": 0.2}), 7.0, [0.3, 1.0]),
+        (({"lr": 0.0}, {"lr": 0.2}), 0.2, [1.0, 1.0]),
+        (({"lr": 0.0},), 0.0, [1.0]),
+    ],
+)
+def test_each_group_keeps_its_ratio(groups: Any, default: float, ratios: list[float]) -> None:
+    scheduler = AutoWU(optimizer_of(*groups, lr=default), 100)
+    for _ in range(60):
+        scheduler.optimizer.step()
+        scheduler.step(1.0)
+        lr = scheduler.lr_at(scheduler.last_epoch)
+        assert scheduler.get_last_lr() == pytest.approx([lr * ratio for ratio in ratios])
+
+
+def test_an_lr_of_none_has_the_ratio_one() -> None:
+    optimizer = optimizer_of()
+    optimizer.param_groups[0]["lr"] = None
+    assert AutoWU(optimizer, 100).get_last_lr() == [1e-5]
+
+
+def test_micro_batches_are_averaged_by_their_weights() -> None:
+    scheduler = AutoWU(optimizer_of(), 100)
+    scheduler.optimizer.step()
+    scheduler.observe(1.0, weight=3)
+    scheduler.observe(torch.tensor(5.0), weight=torch.tensor(1.0))
+    scheduler.observe(float("nan"), weight=0)
+    scheduler.step()
+    scheduler.step(7.0)
+    scheduler.observe(2.0)
+    scheduler.step(4.0)
+    assert scheduler.losses.tolist() == [2.0, 7.0, 3.0]
+
+
+def test_the_loss_of_a_skipped_step_is_averaged_into_the_next() -> None:
+    scheduler = AutoWU(optimizer_of(), 100)
+    scheduler.optimizer.step()
+    scheduler.observe(1.0)  # and the optimizer's step was skipped
+    lr = scheduler.get_last_lr()
+    scheduler.observe(3.0)
+    assert scheduler.get_last_lr() == lr
+    scheduler.step()
+    assert scheduler.losses.tolist() == [2.0]
+
+
+def test_after_the_warmup_nothing_is_observed_and_no_loss_is_needed() -> None:
+    scheduler = replay([1.0] * 50, 100)
+    assert scheduler.phase is Phase.DECAY
+    scheduler.observe(9.0)
+    scheduler.step()
+    scheduler.step(9.0)
+    assert len(scheduler.losses) == 50
+    assert scheduler.last_epoch == 52
+
+
+@pytest.mark.parametrize("minimum", [0.55, 0.7])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 6, 10, 16])
+def test_short_budgets_find_a_minimum_that_is_there(epochs: int, minimum: float) -> None:
+    steps_per_epoch = 44
+    warmup = epochs * steps_per_epoch // 2
+    scheduler = replay(valley(warmup, minimum), epochs * steps_per_epoch, steps_per_epoch)
+    assert [test.positive for test in scheduler.tests[-3:]] == [True] * 3
+    assert scheduler.start_lr is not None
+    assert abs(math.log10(scheduler.start_lr) - (-5 + 5 * minimum)) < 0.4
+
+
+def test_a_single_pass_without_epochs_finds_its_minimum() -> None:
+    scheduler = replay(valley(1_000, 0.6, noise=0.2), 2_000)
+    assert scheduler.switch_step is not None and 600 < scheduler.switch_step < 1_000
+    assert scheduler.start_lr == pytest.approx(10**-2.0, rel=0.5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(128, 0), (1 / 128, 0), (128, 4096), (1 / 128, 1 / 4)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_decision_does_not_depend_on_the_unit_of_the_loss(
+    a: float, b: float, seed: int
+) -> None:
+    losses = valley(500, 0.6, noise=0.2, seed=seed)
+    one, other = replay(losses, 1_000, 25), replay(a * losses + b, 1_000, 25)
+    assert one.switch_step == other.switch_step
+    assert one.start_lr == pytest.approx(other.start_lr, rel=0.02)
+
+
+def test_isolated_losses_that_are_not_finite_are_dropped_and_counted() -> None:
+    losses = valley(400, 0.6)
+    clean = replay(losses, 800)
+    losses[[3, 77, 78, 250]] = [math.nan, math.inf, -math.inf, math.nan]
+    scheduler = replay(losses, 800)
+    assert scheduler.num_nonfinite == 4
+    assert not scheduler.diverged
+    assert scheduler.start_lr == pytest.approx(clean.start_lr, rel=0.2)
+
+
+def test_a_run_that_dies_ends_the_warmup_at_the_minimum_of_what_was_finite() -> None:
+    losses = valley(400, 0.9)
+    losses[300:] = math.nan
+    with pytest.warns(UserWarning, match="the run has diverged") as caught:
+        scheduler = replay(losses, 800, 40)
+    assert len([w for w in caught if "diverged" in str(w.message)]) == 1
+    assert scheduler.diverged
+    assert scheduler.switch_step is not None and 301 < scheduler.switch_step <= 320
+    # The finite losses fall to their end: the lowest is there, at 0.75 of the sweep.
+    assert math.log10(scheduler.start_lr or 0) == pytest.approx(-5 + 5 * 0.75, abs=0.1)
+
+
+def test_a_run_that_explodes_still_shows_its_minimum() -> None:
+    """A tenfold loss every step must not hide the minimum before it."""
+    losses = np.where(np.arange(60) < 36, np.linspace(1.0, 0.2, 60), 1.0)
+    losses[36:] = 0.4 * 10.0 ** np.arange(24)
+    scheduler = replay(losses, 120)
+    assert scheduler.switch_step is not None and scheduler.switch_step < 45
+    assert math.log10(scheduler.start_lr or 0) == pytest.approx(-5 + 5 * 36 / 60, abs=0.5)
+
+
+def test_nothing_finite_at_all_starts_from_the_lowest_lr() -> None:
+    with pytest.warns(UserWarning, match="diverged"):
+        scheduler = replay([math.nan] * 10, 200, 10)
+    assert scheduler.diverged
+    assert scheduler.start_lr == 1e-5
+
+
+def test_the_published_fit_never_reports_a_divergence() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scheduler = replay([1.0] * 20 + [math.nan] * 80, 200, 10, **PAPER)
+    assert not scheduler.diverged
+    assert scheduler.switch_step == 100
+
+
+@pytest.mark.parametrize("loss", [1e-30, 1e30, -1e30, 0.0])
+def test_a_constant_loss_is_no_evidence(loss: float) -> None:
+    scheduler = replay([loss] * 100, 200, 10)
+    assert {p for test in scheduler.tests for p in test.probabilities} == {0.0}
+    assert scheduler.switch_step == 100
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_losses_of_extreme_size_decide_alike(scale: float) -> None:
+    losses = valley(200, 0.6)
+    one, other = replay(losses, 400), replay(scale * losses, 400)
+    assert one.switch_step == other.switch_step
+    assert one.start_lr == pytest.approx(other.start_lr, rel=1e-3)
+
+
+def test_another_kernel_is_taken_as_it_is() -> None:
+    import gpytorch
+
+    kernel = gpytorch.kernels.MaternKernel(nu=0.5)
+    kernel.lengthscale = 0.4
+    scheduler = AutoWU(optimizer_of(), 200, kernel=kernel)
+    for loss in valley(100, 0.5):
+        scheduler.optimizer.step()
+        scheduler.step(float(loss))
+    assert scheduler.switch_step is not None and scheduler.switch_step < 100
+    assert float(kernel.lengthscale) == pytest.approx(0.4)
+
+
+def test_a_run_of_twenty_million_steps_starts_at_once() -> None:
+    scheduler = AutoWU(optimizer_of(), 20_000_000, 100_000)
+    state = scheduler.state_dict()
+    losses = torch.linspace(2.0, 1.0, 1_000_000)
+    step = 1_000_000
+    state |= {"losses": losses, "last_epoch": step, "last_test_step": step, "step_count": step + 1}
+    scheduler.load_state_dict(state)
+    scheduler.optimizer.step()
+    while not scheduler.tests:
+        scheduler.step(1.0)
+    assert scheduler.tests[0].step == 1_100_000
+    assert len(scheduler.losses) == 1_100_000
