@@ -140,5 +140,5 @@ def weigh_evidence(
 
 
 def _no_evidence(curve: LossCurve, num_losses: int, num_tests: int) -> Evidence:
-    position = curve.index_of_lowest / num_losses
+    position = curve.index_of_lowest / max(num_losses, 1)  # no losses: the beginning
     return Evidence((0.0,) * num_tests, (position,) * num_tests)

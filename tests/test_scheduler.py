@@ -67,10 +67,10 @@ def test_every_lr_of_a_run_is_the_closed_form(growth: Any, decay: Any, minimum: 
 
 def test_decay_starts_from_the_mean_lr_at_the_minima_of_the_posteriors() -> None:
     """Eq. (5), with more losses than a posterior sees, so that the five differ."""
-    scheduler = replay(valley(2_000, 0.6, 0.3), 4_000, num_posterior_samples=100)
+    scheduler = replay(valley(2_000, 0.6, 0.1), 4_000, num_posterior_samples=100)
     last = scheduler.tests[-1]
     assert scheduler.start_lr == last.lr_at_minimum
-    assert len(set(last.probabilities)) > 1 or last.probabilities == (1.0,) * 5
+    assert any(len(set(test.probabilities)) == 5 for test in scheduler.tests)
     assert abs(math.log10(last.lr_at_minimum) - (-5 + 5 * 0.6)) < 0.2
     assert scheduler.switch_step is not None and last.step == scheduler.switch_step
     assert [test.positive for test in scheduler.tests[-3:]] == [True] * 3
