@@ -10,6 +10,9 @@ import torch
 from torch.optim import SGD
 
 from autowu import AutoWU, Phase, replay
+from autowu.loss_curve import LossCurve
+from autowu.loss_gp import LossGP
+from autowu.minimum_test import weigh_evidence
 from autowu.settings import PAPER
 
 
@@ -69,11 +72,22 @@ def test_decay_starts_from_the_mean_lr_at_the_minima_of_the_posteriors() -> None
     """Eq. (5), with more losses than a posterior sees, so that the five differ."""
     scheduler = replay(valley(2_000, 0.6, 0.1), 4_000, num_posterior_samples=100)
     last = scheduler.tests[-1]
-    assert scheduler.start_lr == last.lr_at_minimum
-    assert any(len(set(test.probabilities)) == 5 for test in scheduler.tests)
-    assert abs(math.log10(last.lr_at_minimum) - (-5 + 5 * 0.6)) < 0.2
-    assert scheduler.switch_step is not None and last.step == scheduler.switch_step
-    assert [test.positive for test in scheduler.tests[-3:]] == [True] * 3
+    curve = LossCurve(2_000)
+    curve.extend(scheduler.losses)
+    evidence = weigh_evidence(
+        curve,
+        LossGP(),
+        num_losses=last.step,
+        num_tests=5,
+        num_fit_samples=100,
+        num_posterior_samples=100,
+        rng=np.random.default_rng((0, last.step)),
+    )
+    assert len(set(evidence.positions)) > 1
+    lrs = [1e-5 * 1e5 ** (x * last.step / 2_000) for x in evidence.positions]
+    assert scheduler.start_lr == last.lr_at_minimum == pytest.approx(sum(lrs) / 5)
+    assert last.probabilities == evidence.probabilities
+    assert scheduler.switch_step == last.step
     assert last.lr == pytest.approx(1e-5 * 1e5 ** (last.step / 2_000))
 
 

@@ -1,0 +1,81 @@
+"""When tests are made: at epoch ends, evenly, and as rarely as a growth of 1.2x allows."""
+
+import math
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autowu.intervals import is_tested_at_cap, next_test_point
+from autowu.settings import SchedulerSettings
+
+
+def settings_of(total_steps: int, steps_per_epoch: int | None, **changes: Any) -> SchedulerSettings:
+    defaults: dict[str, Any] = {
+        "min_lr": 1e-5, "max_lr": 1.0, "max_warmup_fraction": 0.5, "growth": "exponential",
+        "decay": "cosine", "cooldown_fraction": 0.2, "patience": 3, "confidence": 0.95,
+        "num_tests": 5, "test_interval": "auto", "fit": "mle", "at_cap": "minimum",
+        "num_fit_samples": 100, "num_posterior_samples": 500, "grid_size": 500, "seed": 0,
+    }  # fmt: skip
+    return SchedulerSettings(total_steps, steps_per_epoch, **(defaults | changes))
+
+
+def points(chosen: SchedulerSettings) -> list[int]:
+    step, found = 0, []
+    while step < chosen.warmup_steps:
+        step = next_test_point(step, chosen)
+        found.append(step)
+    return found
+
+
+def lr_at(step: int, chosen: SchedulerSettings) -> float:
+    progress = step / chosen.warmup_steps
+    if chosen.growth == "exponential":
+        return 1e-5 * 1e5**progress
+    return 1e-5 + (1 - 1e-5) * progress
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(2, 2_000), st.integers(1, 400), st.sampled_from(["exponential", "linear"]))
+def test_auto_divides_each_epoch_evenly_into_the_fewest_short_intervals(
+    total_steps: int, epoch: int, growth: str
+) -> None:
+    chosen = settings_of(total_steps, epoch, growth=growth)
+    cap = chosen.warmup_steps
+    found = points(chosen)
+    assert found == sorted(set(found)) and found[-1] == cap
+    assert set(range(epoch, cap + 1, epoch)) <= set(found)
+    for a, b in zip([0, *found], found, strict=False):
+        assert b == a + 1 or lr_at(b, chosen) <= 1.2 * lr_at(a, chosen) * (1 + 1e-9)
+    for start in range(0, cap - epoch + 1, epoch):
+        inside = [start, *(p for p in found if start < p <= start + epoch)]
+        lengths = [b - a for a, b in zip(inside, inside[1:], strict=False)]
+        assert max(lengths) - min(lengths) <= 1
+        fewer = len(lengths) - 1
+        if fewer:  # with one interval less, the first of them would grow too much
+            longest = math.ceil(epoch / fewer)
+            assert lr_at(start + longest, chosen) > 1.2 * lr_at(start, chosen) * (1 - 1e-9)
+
+
+def test_without_epochs_the_growth_alone_decides() -> None:
+    found = points(settings_of(2_000, None))
+    longest = math.floor(math.log(1.2) / (math.log(1e5) / 1_000))
+    assert found == [*range(longest, 1_000, longest), 1_000]
+
+
+def test_the_regime_of_the_paper_has_tests_at_epoch_ends_alone() -> None:
+    assert points(settings_of(200 * 391, 391)) == list(range(391, 100 * 391 + 1, 391))
+
+
+def test_epochs_or_a_number_of_steps() -> None:
+    assert points(settings_of(100, 15, test_interval="epoch")) == [15, 30, 45, 50]
+    assert points(settings_of(100, None, test_interval=20)) == [20, 40, 50]
+    assert points(settings_of(2, None)) == [1]
+
+
+def test_as_published_the_cap_is_a_test_only_where_an_epoch_ends() -> None:
+    published = {"test_interval": "epoch", "at_cap": "current"}
+    assert is_tested_at_cap(settings_of(100, 25, **published))
+    assert not is_tested_at_cap(settings_of(100, 20, **published))
+    assert is_tested_at_cap(settings_of(100, 20, test_interval="epoch"))
+    assert is_tested_at_cap(settings_of(100, 20))
