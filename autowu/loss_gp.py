@@ -27,6 +27,7 @@ from autowu.profile_likelihood import Hyperparameters
 
 LENGTH_SCALE = 0.2  # paper, fraction of the observed window
 MIN_NOISE = 1e-8  # ours, in units of the variance of the losses; GPyTorch's default is 1e-4
+NUM_BEGINNING = 15  # losses that tell the level at which the run began
 ADAM_LR, ADAM_STEPS = 0.01, 100  # paper
 ADAM_INITIAL_NOISE, ADAM_MIN_NOISE = 1e-3, 1e-4  # published code; GPyTorch's default constraint
 ADAM_JITTER = 1e-4  # published code: added to var(f(x) - f(1)), loss units squared
@@ -308,23 +309,31 @@ class _AdamFit:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-def spike_ceiling(losses: Tensor) -> float:
-    """The highest loss that still says something: `median + 5 * (median - 5 % quantile)`.
+def spike_ceiling(losses: Tensor, beginning: Tensor) -> float:
+    """The highest loss that still says something.
+
+    `max(median + 5 * (median - 5 % quantile), median of the beginning)`
 
     A run that diverges multiplies its loss by any factor within a few steps. Unclipped, these few
     losses are all that a Gaussian model sees, and the minimum before them vanishes. What lies
     above the ceiling is as high as need be to know that the loss has risen. The ceiling moves
-    with the losses, `a * loss + b` has the ceiling `a * ceiling + b`, and normal noise of
-    deviation `s` meets it at 8 `s` (ours).
+    with the losses, `a * loss + b` has the ceiling `a * ceiling + b`; normal noise of deviation
+    `s` meets it at 8 `s`; and the level that the run began with is below it (ours).
 
     Args:
         losses: float64 (n,), finite. Where half of them are equal the ceiling is infinite.
+        beginning: the first losses of the run, (k,); non-finite ones are ignored.
 
-    >>> spike_ceiling(torch.tensor([2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 1e9], dtype=torch.float64))
+    >>> falling = torch.tensor([2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 1e9], dtype=torch.float64)
+    >>> spike_ceiling(falling, falling[:3])
     6.0
     """
     low, median = torch.quantile(losses, losses.new_tensor([0.05, 0.5])).tolist()
-    return median + 5.0 * (median - low) if low < median else math.inf
+    if low >= median:
+        return math.inf
+    ceiling = median + 5.0 * (median - low)
+    start = float(beginning[beginning.isfinite()].median()) if beginning.isfinite().any() else low
+    return max(ceiling, start)
 
 
 @lru_cache(maxsize=1)
@@ -357,7 +366,8 @@ def smooth(
             )
         finite = finite[:: max(1, len(finite) // 1000)]
         gp = LossGP("mle", kernel, grid_size)
+        beginning = losses[:NUM_BEGINNING]
         x, losses = x[finite], losses[finite]
-        losses = losses.clamp(max=spike_ceiling(losses))
+        losses = losses.clamp(max=spike_ceiling(losses, beginning))
         posterior = gp.posterior(x, losses, gp.fit(x, losses))
         return SmoothedCurve(gp.grid, posterior.mean, posterior.variance.sqrt())

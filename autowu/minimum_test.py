@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from autowu.loss_curve import LossCurve
-from autowu.loss_gp import ADAM_JITTER, LossGP, Posterior, fenced, spike_ceiling
+from autowu.loss_gp import (
+    ADAM_JITTER,
+    NUM_BEGINNING,
+    LossGP,
+    Posterior,
+    fenced,
+    spike_ceiling,
+)
 
 MARGIN = 0.03  # ours, of the range of the smoothed loss: a smaller rise is no minimum
 MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
@@ -120,7 +127,8 @@ def weigh_evidence(
         margin, jitter, min_gain = (
             (0.0, ADAM_JITTER, -math.inf) if published else (MARGIN, 0.0, MIN_GAIN)
         )
-        ceiling = math.inf if published else spike_ceiling(losses)
+        beginning = curve.values[:NUM_BEGINNING].double()
+        ceiling = math.inf if published else spike_ceiling(losses, beginning)
         values = gp.fit(indices / num_losses, losses.clamp(max=ceiling), mean=curve.finite_mean)
         probabilities: list[float] = []
         positions: list[float] = []

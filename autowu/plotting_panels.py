@@ -225,6 +225,8 @@ def needs_log_scale(losses: np.ndarray) -> bool:
 
 def draw_legend(axes: Axes) -> None:
     """A legend where the panel has room, with points large enough to see."""
+    if not axes.get_legend_handles_labels()[0]:
+        return
     legend = axes.legend(loc="best")
     for handle in legend.legend_handles:
         if isinstance(handle, Line2D) and handle.get_marker() == "o":

@@ -1,6 +1,7 @@
 """When tests are made: at epoch ends, evenly, and as rarely as a growth of 1.2x allows."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given, settings
@@ -49,7 +50,7 @@ def test_auto_divides_each_epoch_evenly_into_the_fewest_short_intervals(
         assert b == a + 1 or lr_at(b, chosen) <= 1.2 * lr_at(a, chosen) * (1 + 1e-9)
     for start in range(0, cap - epoch + 1, epoch):
         inside = [start, *(p for p in found if start < p <= start + epoch)]
-        lengths = [b - a for a, b in zip(inside, inside[1:], strict=False)]
+        lengths = [b - a for a, b in pairwise(inside)]
         assert max(lengths) - min(lengths) <= 1
         fewer = len(lengths) - 1
         if fewer:  # with one interval less, the first of them would grow too much
