@@ -18,8 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MIN_NOISE_RATIO, MAX_NOISE_RATIO = 1e-8, 1e4
-GRID_SIZE = 97  # a quarter of a natural-log unit... apart: finer than any peak of the profile
+MIN_NOISE_RATIO, MAX_NOISE_RATIO = 1e-8, 1e8  # at the upper end f is a constant, to rounding
+GRID_SIZE = 129  # 0.29 apart in log(rho): finer than any peak of the profile
 NUM_REFINEMENTS = 5  # each shrinks the bracket tenfold
 
 
@@ -53,7 +53,7 @@ def maximize(
         matrix: `R` itself, float64 (n, n).
 
     Returns:
-        The global maximum over `rho` in [1e-8, 1e4].
+        The global maximum over `rho` in [1e-8, 1e8].
     """
     spectrum = _decompose(y, features, matrix)
     log_ratios = torch.linspace(

@@ -111,8 +111,6 @@ def test_no_perturbation_of_the_fit_improves_gpytorchs_likelihood(kernel: str, s
     values = LossGP("mle", ours() if ours else None).fit(x, y)
     model = Reference(x, y, reference())
     best = log_likelihood(model.set(values), x, y)
-    # Losses without a signal have their maximum at a constant, where the search ends.
-    slack = 1e-9 if values.noise < 9e3 * values.outputscale else 1e-7
     generator = torch.Generator().manual_seed(seed)
     for size in (1e-4, 1e-2, 0.3, 2.0):
         directions = [*torch.eye(3), *-torch.eye(3), *torch.randn(6, 3, generator=generator)]
@@ -122,7 +120,7 @@ def test_no_perturbation_of_the_fit_improves_gpytorchs_likelihood(kernel: str, s
                 values.outputscale * math.exp(d[1]),
                 max(values.noise * math.exp(d[2]), 1.001e-8),
             )
-            assert log_likelihood(model.set(trial), x, y) <= best + slack
+            assert log_likelihood(model.set(trial), x, y) <= best + 1e-9
 
 
 def test_the_fit_finds_the_higher_of_two_maxima() -> None:
@@ -134,7 +132,7 @@ def test_the_fit_finds_the_higher_of_two_maxima() -> None:
         values = LossGP().fit(x, y)
         model = Reference(x, y, rbf())
         best = log_likelihood(model.set(values), x, y)
-        for log_ratio in torch.linspace(math.log(1e-8), math.log(1e4), 60).tolist():
+        for log_ratio in torch.linspace(math.log(1e-8), math.log(1e6), 60).tolist():
             ratio = math.exp(log_ratio)
             k = rbf()(x).to_dense() + ratio * torch.eye(12, dtype=torch.float64)
             weights = torch.linalg.solve(k, torch.stack([torch.ones_like(y), y], 1))
@@ -244,6 +242,6 @@ def test_a_kernel_must_be_one_of_gpytorch_and_finite() -> None:
 def test_the_default_kernel_has_length_scale_a_fifth() -> None:
     kernel = default_kernel()
     value = kernel(torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), 0.2).double())
-    assert float(value.to_dense()) == pytest.approx(math.exp(-0.5))
+    assert float(value.to_dense().detach()) == pytest.approx(math.exp(-0.5))
     assert isinstance(LossGP().posterior(*losses_of(9, 0.1), LossGP().fit(*losses_of(9, 0.1))),
                       Posterior)  # fmt: skip
