@@ -150,11 +150,20 @@ class LossGP:
             self.grid = torch.linspace(0.0, 1.0, grid_size, dtype=torch.float64, device="cpu")
             self._grid_features = self.features(self.grid) if self.features.rank else None
             self._adam = _AdamFit(self.features.kernel) if fit == "adam" else None
-            self.model = (
+            self._model = (
                 self._adam.model
                 if self._adam
                 else GPModel(self.features.kernel, MIN_NOISE, torch.float64)
             )
+            self._estimate: Hyperparameters | None = None  # of the last fit by "mle"
+
+    @property
+    def model(self) -> GPModel:
+        """The GPyTorch model with the values of the last fit (for "mle" in standard units)."""
+        if self._estimate is not None:
+            with fenced():
+                self._model.hyperparameters = self._estimate
+        return self._model
 
     def fit(self, x: Tensor, losses: Tensor, mean: float | None = None) -> Hyperparameters:
         """Estimate mean, output scale and noise.
@@ -177,7 +186,7 @@ class LossGP:
             estimate = profile_likelihood.maximize(standard, matrix=self.features.matrix(x, x))
         # The model cannot hold less noise than its constraint allows.
         estimate = estimate._replace(noise=max(estimate.noise, 1.001 * MIN_NOISE))
-        self.model.hyperparameters = estimate
+        self._estimate = estimate
         return Hyperparameters(
             float(center + scale * estimate.mean),
             float(scale.square() * estimate.outputscale),

@@ -1,147 +1,319 @@
-"""`python -m autowu`: what it prints, what it draws, how it fails."""
+"""`python -m autowu`: what it reads, what it prints, and that a mistake is one line."""
 
 import json
+import math
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from autowu import AutoWU, replay
+from autowu import __version__, replay
 from autowu.__main__ import main
-from autowu.plotting import plot_scheduler
 from autowu.settings import PAPER
 
-U = np.arange(150) / 150
-LOSSES = np.abs(U - 0.6) + 0.02 * np.random.default_rng(0).standard_normal(150)
-ARGUMENTS = ["--total-steps", "300", "--steps-per-epoch", "30"]
+ROOT = Path(__file__).parents[1]
+TOTAL_STEPS, STEPS_PER_EPOCH = 80, 10
+RUN = ["--total-steps", str(TOTAL_STEPS), "--steps-per-epoch", str(STEPS_PER_EPOCH)]
+U = np.arange(TOTAL_STEPS) / TOTAL_STEPS
+LOSSES = (np.abs(U - 0.25) + 0.02 * np.random.default_rng(0).standard_normal(TOTAL_STEPS)).tolist()
 
 
-@pytest.fixture
-def csv_file(tmp_path: Path) -> Path:
-    path = tmp_path / "losses.csv"
-    rows = [f"{step},{loss!r}" for step, loss in enumerate(LOSSES.tolist())]
-    path.write_text("\n".join(["step,loss", *rows]))
-    return path
+def as_csv(losses: list[float]) -> str:
+    rows = [f"{step},{0.1 * step},{loss!r}" for step, loss in enumerate(losses)]
+    return "\n".join(["step,lr,loss", *rows]) + "\n"
 
 
-def outcome(path: Path | str, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
-    assert main(["replay", str(path), *ARGUMENTS, *arguments, "--json"]) == 0
-    return json.loads(capsys.readouterr().out)
+def as_lines(losses: list[float]) -> str:
+    return "".join(f"{loss!r}\n" for loss in losses)
 
 
-def test_replay_prints_what_the_scheduler_decides_test_by_test(
-    csv_file: Path, capsys: pytest.CaptureFixture[str]
+def as_jsonl(losses: list[float]) -> str:
+    entries = [{"step": 1, "loss": None if math.isnan(loss) else loss} for loss in losses]
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
+
+
+def write(folder: Path, text: str, name: str = "losses.txt") -> str:
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def replayed(file: str, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    """What `replay --json` prints."""
+    assert main(["replay", file, *RUN, "--json", *options]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    return json.loads(output.out)
+
+
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a mistake."""
+    try:
+        code = main(arguments)
+    except SystemExit as exit:  # argparse's own way to end
+        code = exit.code  # type: ignore[assignment]
+    output = capsys.readouterr()
+    assert code == 2
+    assert output.out == ""
+    assert output.err.count("\n") == 1, output.err
+    assert output.err.startswith("python -m autowu")
+    return output.err
+
+
+@pytest.mark.parametrize("fmt", [as_csv, as_lines, as_jsonl])
+def test_every_format_gives_what_the_library_finds(
+    fmt: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected = replay(LOSSES, 300, 30)
-    assert main(["replay", str(csv_file), *ARGUMENTS]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(expected.tests) + 1
-    assert f"the warmup ends after step {expected.switch_step} of 300" in lines[-1]
-    assert f"LR {expected.start_lr:.4g}" in lines[-1]
-    for line, test in zip(lines[1:], expected.tests, strict=False):
-        assert int(line.split()[0]) == test.step
-        assert ("yes" in line.split()) == test.positive
-    result = outcome(csv_file, capsys)
-    assert result["switch_step"] == expected.switch_step
-    assert result["start_lr"] == expected.start_lr
-    assert [t["probabilities"] for t in result["tests"]] == [
-        list(t.probabilities) for t in expected.tests
+    expected = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH)
+    found = replayed(write(tmp_path, fmt(LOSSES)), capsys)
+    assert expected.switch_step is not None
+    assert found["switch_step"] == expected.switch_step
+    assert found["switch_epoch"] == expected.switch_step / STEPS_PER_EPOCH
+    assert found["start_lr"] == expected.start_lr
+    assert found["phase"] == "decay"
+    assert found["num_losses"] == TOTAL_STEPS
+    assert [test["step"] for test in found["tests"]] == [test.step for test in expected.tests]
+    assert [tuple(test["probabilities"]) for test in found["tests"]] == [
+        test.probabilities for test in expected.tests
     ]
+    assert found["plot"] is None
 
 
-@pytest.mark.parametrize("kind", ["lines", "jsonl", "semicolons"])
-def test_every_format_of_a_curve_is_the_same_curve(
-    kind: str, tmp_path: Path, csv_file: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_may_have_any_delimiter_blank_lines_and_another_column(
+    delimiter: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    losses = LOSSES.tolist()
-    text = {
-        "lines": "\n".join(map(repr, losses)),
-        "jsonl": "\n".join(json.dumps({"step": i, "loss": x}) for i, x in enumerate(losses)),
-        "semicolons": "lr;loss\n" + "\n".join(f"0.1;{x!r}" for x in losses),
-    }[kind]
-    path = tmp_path / "other"
-    path.write_text(text)
-    assert outcome(path, capsys) == outcome(csv_file, capsys)
+    rows = [f"{step}{delimiter}{loss!r}{delimiter}9" for step, loss in enumerate(LOSSES)]
+    text = "\ufeff\n" + "\n\n".join([delimiter.join(["step", "train/loss", "z"]), *rows])
+    found = replayed(write(tmp_path, text), capsys, "--column", "train/loss")
+    assert found["switch_step"] == replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH).switch_step
 
 
-def test_settings_and_paper_reach_the_scheduler(
-    csv_file: Path, capsys: pytest.CaptureFixture[str]
+def test_paper_really_is_the_published_behaviour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paper = replay(LOSSES, 300, 30, **PAPER)
-    result = outcome(csv_file, capsys, "--paper")
-    assert [test["step"] for test in result["tests"]] == [test.step for test in paper.tests]
-    assert result["start_lr"] == paper.start_lr
-    changed = outcome(csv_file, capsys, "--patience", "6", "--min-lr", "1e-4")
-    expected = replay(LOSSES, 300, 30, patience=6, min_lr=1e-4)
-    assert (changed["switch_step"], changed["start_lr"]) == (
-        expected.switch_step, expected.start_lr,
-    )  # fmt: skip
+    losses = np.linspace(2.0, 1.0, 60).tolist()  # nothing to find: the decay starts at the cap
+    file = write(tmp_path, as_lines(losses))
+    expected = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH, **PAPER)
+    paper, ours = replayed(file, capsys, "--paper"), replayed(file, capsys)
+    assert [test["step"] for test in paper["tests"]] == [10, 20, 30, 40]
+    assert paper["start_lr"] == expected.start_lr
+    assert paper["start_lr"] == pytest.approx(1e-5 * 1e5 ** (39 / 40))  # that of step W - 1
+    assert [test["probabilities"] for test in paper["tests"]] == [
+        list(test.probabilities) for test in expected.tests
+    ]
+    assert len(ours["tests"]) > 4
+    # A setting beside --paper goes over it.
+    mixed = replayed(file, capsys, "--paper", "--at-cap", "minimum", "--test-interval", "20")
+    assert [test["step"] for test in mixed["tests"]] == [20, 40]
+    assert mixed["start_lr"] == mixed["tests"][-1]["lr_at_minimum"]
+
+
+def test_every_setting_reaches_the_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import autowu.offline
+
+    received: dict[str, Any] = {}
+
+    def spy(losses: list[float], **settings: Any) -> Any:
+        received.update(settings)
+        return replay(losses, **settings)
+
+    monkeypatch.setattr(autowu.offline, "replay", spy)
+    given: dict[str, Any] = {
+        "min_lr": 1e-4,
+        "max_lr": 2.0,
+        "max_warmup_fraction": 0.25,
+        "growth": "linear",
+        "decay": "constant_cosine",
+        "cooldown_fraction": 0.3,
+        "patience": 2,
+        "confidence": 0.9,
+        "num_tests": 3,
+        "test_interval": 5,
+        "fit": "mle",
+        "at_cap": "current",
+        "num_fit_samples": 50,
+        "num_posterior_samples": 60,
+        "grid_size": 70,
+        "seed": 4,
+    }
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    assert main(["replay", write(tmp_path, as_lines(LOSSES)), *RUN, *flags]) == 0
+    run = {"total_steps": TOTAL_STEPS, "steps_per_epoch": STEPS_PER_EPOCH}
+    assert received == given | run
+    # And there is a flag for every setting.
+    assert set(received) == set(replay([], 100).settings.as_dict())
+
+
+def test_the_text_lists_the_tests_and_ends_with_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH)
+    assert main(["replay", write(tmp_path, as_lines(LOSSES)), *RUN]) == 0
+    header, *tests, verdict = capsys.readouterr().out.splitlines()
+    assert header.split()[:3] == ["step", "epoch", "LR"]
+    assert [int(line.split()[0]) for line in tests] == [test.step for test in expected.tests]
+    assert sum(" yes " in line for line in tests) == sum(t.positive for t in expected.tests)
+    assert f"the warmup ends after step {expected.switch_step} of 80" in verdict
+    assert f"LR {expected.start_lr:.4g}" in verdict
+
+
+def test_a_curve_that_stops_in_the_warmup_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_lines(LOSSES[:5]))
+    assert main(["replay", file, *RUN]) == 0
+    assert "the warmup goes on after 5 of 80 steps, at LR 4.217e-05" in capsys.readouterr().out
+    found = replayed(file, capsys)
+    assert found["phase"] == "warmup"
+    assert found["switch_step"] is found["switch_epoch"] is found["start_lr"] is None
+
+
+def test_a_divergence_is_a_line_of_warning_and_said_in_the_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_jsonl(LOSSES[:20] + [math.nan] * 20))
+    assert main(["replay", file, *RUN]) == 0
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1
+    assert "warning: " in output.err and "the run has diverged" in output.err
+    assert output.out.splitlines()[-1].startswith("the run diverged: the warmup ends after step 2")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_plot_is_written_and_named(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / f"out{suffix}"
+    file = write(tmp_path, as_lines(LOSSES))
+    assert replayed(file, capsys, "--plot", str(image))["plot"] == str(image)
+    assert image.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml")
+    assert main(["replay", file, *RUN, "--plot", str(image)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"plot {image}"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("text", "said"),
     [
-        (["replay", "missing.csv", *ARGUMENTS], "missing.csv: No such file"),
-        (["replay", "FILE", "--total-steps", "1"], "total_steps must be at least 2, got 1"),
-        (["replay", "FILE", *ARGUMENTS, "--min-lr", "3"], "min_lr must be below max_lr=1.0"),
-        (
-            ["replay", "FILE", *ARGUMENTS, "--column", "lss"],
-            "no column 'lss', found 'step', 'loss'",
-        ),
-        (["replay", "FILE", *ARGUMENTS, "--plot", "x.docx"], "docx"),
-        (["plot", "nowhere"], "nowhere: no such directory"),
+        ("", "empty, expected a loss a line"),
+        ("\n \n", "empty, expected a loss a line"),
+        ("step,lr\n1,2\n", "no column 'loss', found 'step', 'lr'"),
+        ("loss\n", "a header and no losses"),
+        ("1.0\nhigh\n", "line 2: 'high' is not a number"),
+        ("loss,lr\n1,2\n\n,3\n", "line 4: '' is not a number"),
+        ("lr,loss\n1,2\n3\n", "line 3: '' is not a number"),
+        ('{"loss": 1}\n{"los": 1}\n', "line 2: no key 'loss', found 'los'"),
+        ('{"loss": 1}\n{"loss": \n', "line 2: not JSON"),
+        ('{"loss": 1}\n[1]\n', "line 2: no key 'loss', found list"),
+        ('{"loss": true}\n', "line 1: True is not a number"),
+        ('{"loss": "high"}\n', "line 1: 'high' is not a number"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], said: str, csv_file: Path, capsys: pytest.CaptureFixture[str]
+def test_a_bad_file_is_one_line_that_names_the_place(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(csv_file) if argument == "FILE" else argument for argument in arguments]
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
+    file = write(tmp_path, text)
+    error = error_of(["replay", file, *RUN], capsys)
+    assert file in error
     assert said in error
-    assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["replay"], ["replay", "x", "--total-steps", "many"]])
-def test_a_wrong_argument_is_one_line_and_exit_code_2(
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "--total-steps"),
+        (["--total-steps", "many"], "invalid int value: 'many'"),
+        (["--total-steps", "1"], "total_steps must be at least 2, got 1"),
+        ([*RUN, "--patience", "0"], "patience must be at least 1, got 0"),
+        ([*RUN, "--min-lr", "2"], "min_lr must be below max_lr=1.0, got 2.0"),
+        ([*RUN, "--confidence", "95"], "confidence must be in (0, 1], got 95.0"),
+        ([*RUN, "--growth", "cubic"], "invalid choice: 'cubic'"),
+        ([*RUN, "--test-interval", "often"], "'often' is not auto, epoch or a number"),
+        ([*RUN, "--patiense", "3"], "unrecognized arguments: --patiense"),
+        (["--total-steps", "80", "--paper"], "needs steps_per_epoch"),
+        ([*RUN, "--plot", "out.xyz"], "xyz"),
+        ([*RUN, "--plot", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
+        ([*RUN, "--column", "loss", "--json", "extra"], "unrecognized arguments: extra"),
+    ],
+)
+def test_a_bad_option_is_one_line(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_lines(LOSSES[:20]))
+    assert said in error_of(["replay", file, *options], capsys)
+
+
+def test_files_that_cannot_be_read_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80" * 9)
+    for file, said in (
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "binary", "not a text file"),
+    ):
+        error = error_of(["replay", str(file), *RUN], capsys)
+        assert f"{file}: {said}" in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["draw"]])
+def test_no_command_or_an_unknown_one_is_one_line(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert "COMMAND" in error_of(arguments, capsys)
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_a_replay_is_drawn(
-    suffix: str, csv_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_missing_matplotlib_is_one_line_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = tmp_path / f"out.{suffix}"
-    assert main(["replay", str(csv_file), *ARGUMENTS, "--plot", str(image)]) == 0
-    assert f"plot {image}" in capsys.readouterr().out
-    magic = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[suffix]
-    assert image.read_bytes().startswith(magic)
+    for name in [name for name in sys.modules if name.startswith("autowu.plotting")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # from here on importing it fails
+    file = write(tmp_path, as_lines(LOSSES))
+    error = error_of(["replay", file, *RUN, "--plot", str(tmp_path / "out.png")], capsys)
+    assert "matplotlib is not installed; it comes with pip install 'autowu[plot]'" in error
 
 
-@pytest.mark.filterwarnings("ignore:the last .* training losses")
-@pytest.mark.parametrize(
-    "losses",
-    [[], [1.0], [1.0] * 40, list(LOSSES[:50]), [2.0, 1.0] * 10 + [float("nan")] * 60,
-     list(np.concatenate([LOSSES[:100], 10.0 ** np.arange(30)]))],
-    ids=["none", "one", "constant", "in the warmup", "diverged", "exploded"],
-)  # fmt: skip
-def test_any_state_of_a_scheduler_can_be_drawn(losses: list[float], tmp_path: Path) -> None:
-    scheduler: AutoWU = replay(losses, 300, 30)
-    path = plot_scheduler(scheduler, tmp_path / "state.png", title="a state")
-    assert path.stat().st_size > 5_000
+def test_plot_of_something_else_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no such directory" in error_of(["plot", str(tmp_path / "missing")], capsys)
+    assert "it has no steps.csv" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, as_csv(LOSSES), "steps.csv")
+    assert "it has no summary.json" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, "{", "summary.json")
+    assert "summary.json: not valid JSON" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, '{"schedule": "autowu"}', "summary.json")
+    assert "has no last.pt" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, "something else", "last.pt")
+    assert "last.pt: no scheduler state in it" in error_of(["plot", str(tmp_path)], capsys)
 
 
-def test_the_svg_shows_the_switch_the_minimum_and_the_confidence(tmp_path: Path) -> None:
-    import matplotlib
+def test_version_and_help_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, said in ((["--version"], __version__), (["replay", "--help"], "--total-steps")):
+        with pytest.raises(SystemExit) as exit:
+            main(arguments)
+        assert exit.value.code == 0
+        assert said in capsys.readouterr().out
 
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        path = plot_scheduler(replay(LOSSES, 300, 30), tmp_path / "state.svg")
-    text = path.read_text()
-    for words in ("warmup ends at step", "decay starts from LR", "confidence 0.95",
-                  "positive test", "GP mean", "learning rate", "training loss"):  # fmt: skip
-        assert words in text
+
+def test_it_runs_as_a_module_and_reads_the_standard_input() -> None:
+    command = [sys.executable, "-m", "autowu", "replay", "-", *RUN]
+    done = subprocess.run(
+        command,
+        input=as_lines(LOSSES),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    expected = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH)
+    assert f"the warmup ends after step {expected.switch_step} of 80" in done.stdout

@@ -1,47 +1,95 @@
-"""What importing the package does, and what it does not need."""
+"""What importing the package brings in, and what it does not."""
 
+import os
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import autowu
 
-
-def run(code: str) -> str:
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return result.stdout + result.stderr
-
-
-def test_importing_every_submodule_leaves_replay_callable() -> None:
-    code = """
-import importlib, pkgutil, autowu
-for module in pkgutil.walk_packages(autowu.__path__, "autowu."):
-    if not module.name.endswith("__main__"):
-        importlib.import_module(module.name)
-assert callable(autowu.replay) and autowu.replay([1.0, 2.0], 10).phase.name == "WARMUP"
-from autowu import replay, AutoWU, Phase, MinimumTest
-assert callable(replay)
-"""
-    run(code)
+ROOT = Path(__file__).parents[1]
+# All that the project uses beyond torch, gpytorch and what these two need.
+OPTIONAL = (
+    "adamp", "accelerate", "bitsandbytes", "lightning", "matplotlib", "omegaconf", "pandas", "PIL",
+    "pyarrow", "pytorch_optimizer", "rich", "timm", "torchvision", "transformers", "wandb",
+)  # fmt: skip
 
 
-def test_the_library_needs_torch_and_gpytorch_alone() -> None:
-    code = """
-import sys
-for name in ("matplotlib", "timm", "torchvision", "wandb", "omegaconf", "rich", "adamp", "yaml"):
-    sys.modules[name] = None
-from autowu import AutoWU, replay
-assert replay([1.0] * 30, 60).switch_step == 30
-"""
-    assert run(code) == ""
+def python(code: str) -> str:
+    """What the code prints in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:autowu", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.strip()
 
 
-def test_importing_the_package_alone_does_not_import_torch() -> None:
-    run("import sys, autowu; assert 'torch' not in sys.modules; assert 'AutoWU' in dir(autowu)")
+def blocked(*names: str) -> str:
+    """Code after which importing these modules fails, as if they were not installed."""
+    return f"import sys; sys.modules.update(dict.fromkeys({names!r}))\n"
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'AutoWo'"):
-        autowu.AutoWo  # noqa: B018
+def test_importing_the_package_does_not_import_torch() -> None:
+    loaded = python("import autowu, sys; print(*sorted(sys.modules))").split()
+    assert "autowu" in loaded
+    assert not {"torch", "gpytorch", "numpy", "autowu.scheduler"} & set(loaded)
+
+
+def test_the_public_names_need_torch_and_gpytorch_alone() -> None:
+    code = blocked(*OPTIONAL) + (
+        "from autowu import AutoWU, MinimumTest, Phase, replay\n"
+        "scheduler = replay([abs(t - 20) / 20 + t % 3 / 100 for t in range(50)], 100)\n"
+        "print(scheduler.phase is Phase.DECAY, len(scheduler.tests) > 0)"
+    )
+    assert python(code) == "True True"
+
+
+def test_describing_the_command_line_does_not_import_torch() -> None:
+    code = (
+        "import sys\n"
+        "from autowu.__main__ import build_parser\n"
+        "build_parser().parse_args(['replay', 'x', '--total-steps', '9'])\n"
+        "print('torch' in sys.modules)"
+    )
+    assert python(code) == "False"
+
+
+def test_importing_every_submodule_leaves_the_public_names_alone() -> None:
+    """`autowu.replay` is a function: no submodule of that name may take its place."""
+    code = (
+        "import importlib, pkgutil, autowu\n"
+        "for module in pkgutil.walk_packages(autowu.__path__, 'autowu.'):\n"
+        "    if not module.name.startswith('autowu.integrations.'):  # need their frameworks\n"
+        "        importlib.import_module(module.name)\n"
+        "from autowu import AutoWU, replay\n"
+        "print(callable(autowu.replay), isinstance(autowu.AutoWU, type), replay is autowu.replay)"
+    )
+    assert python(code) == "True True True"
+
+
+def test_no_submodule_has_a_public_name() -> None:
+    names = {module.name for module in pkgutil.iter_modules(autowu.__path__)}
+    assert not names & set(autowu.__all__)
+
+
+def test_the_public_names_are_listed_and_others_refused() -> None:
+    assert set(autowu.__all__) <= set(dir(autowu))
+    for name in autowu.__all__:
+        assert getattr(autowu, name).__name__ == name
+    with pytest.raises(AttributeError, match="'autowu' has no attribute 'Scheduler'"):
+        autowu.Scheduler  # noqa: B018
+    with pytest.raises(ImportError):
+        from autowu import Scheduler  # noqa: F401
+
+
+def test_the_types_are_shipped() -> None:
+    assert (Path(autowu.__file__).parent / "py.typed").is_file()

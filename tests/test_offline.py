@@ -1,0 +1,96 @@
+"""A replay is the scheduler stepped over a recorded curve, and nothing else."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD
+
+from autowu import AutoWU, Phase, replay
+from autowu.settings import PAPER
+from tests.helpers import assert_same_state
+
+TOTAL_STEPS, STEPS_PER_EPOCH = 80, 10
+U = np.arange(TOTAL_STEPS) / TOTAL_STEPS
+LOSSES = np.abs(U - 0.25) + 0.02 * np.random.default_rng(0).standard_normal(TOTAL_STEPS)
+
+
+def step_by_hand(losses: Any, **settings: Any) -> AutoWU:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = AutoWU(optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    for loss in losses:
+        optimizer.step()
+        scheduler.step(float(loss))
+    return scheduler
+
+
+@pytest.mark.parametrize("num_losses", [0, 7, 25, 80])
+@pytest.mark.parametrize(
+    "settings", [{}, PAPER, {"growth": "linear", "patience": 1, "seed": 3}, {"max_lr": 0.1}]
+)
+def test_a_replay_equals_stepping_by_hand(num_losses: int, settings: dict[str, Any]) -> None:
+    losses = LOSSES[:num_losses]
+    replayed = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    assert_same_state(replayed.state_dict(), step_by_hand(losses, **settings).state_dict())
+
+
+def test_the_losses_may_come_in_any_container() -> None:
+    plain = LOSSES.astype(np.float32).tolist()
+    expected = replay(plain, TOTAL_STEPS).state_dict()
+    containers: list[Any] = [
+        tuple(plain),
+        iter(plain),
+        np.array(plain),
+        torch.tensor(plain),
+        torch.tensor(plain, requires_grad=True),
+        torch.tensor(plain).reshape(-1, 1),
+    ]
+    for losses in containers:
+        assert_same_state(replay(losses, TOTAL_STEPS).state_dict(), expected)
+
+
+def test_losses_after_total_steps_are_not_even_read() -> None:
+    def endless() -> Any:
+        yield from LOSSES
+        yield 1.0  # one more may be drawn, to see that it is too many
+        raise AssertionError("read on after total_steps")
+
+    scheduler = replay(endless(), TOTAL_STEPS)
+    assert scheduler.last_epoch == TOTAL_STEPS
+    assert scheduler.get_last_lr() == [0.0]
+
+
+def test_a_curve_that_stops_early_leaves_the_scheduler_where_it_ends() -> None:
+    scheduler = replay(LOSSES[:5], TOTAL_STEPS)
+    assert scheduler.phase is Phase.WARMUP
+    assert scheduler.switch_step is None and scheduler.start_lr is None
+    assert scheduler.last_epoch == len(scheduler.losses) == 5
+    assert scheduler.get_last_lr() == [pytest.approx(1e-5 * 1e5 ** (5 / 40))]
+
+
+def test_integers_and_numbers_in_text_are_losses() -> None:
+    # An integer is refused by step(), where it would be an epoch; here it cannot be one.
+    assert replay([3, 2, 1], TOTAL_STEPS).losses.tolist() == [3.0, 2.0, 1.0]
+    assert replay(["3", "2e0"], TOTAL_STEPS).losses.tolist() == [3.0, 2.0]
+
+
+def test_losses_that_are_not_finite_are_allowed() -> None:
+    scheduler = replay([1.0, math.nan, 0.5, math.inf, 0.4], TOTAL_STEPS, test_interval=5)
+    assert scheduler.num_nonfinite == 2
+    assert not scheduler.diverged
+
+
+@pytest.mark.parametrize("loss", ["high", None, [1.0], 1j, 10**400])
+def test_a_loss_that_is_no_number_is_named_with_its_place(loss: Any) -> None:
+    with pytest.raises(TypeError, match=r"losses\[2\] must be a number, got "):
+        replay([1.0, 2.0, loss], TOTAL_STEPS)
+
+
+def test_settings_are_those_of_autowu() -> None:
+    assert replay([], 100, 10, patience=7, seed=5).settings.patience == 7
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
+        replay([], 100, patience=0)
+    with pytest.raises(TypeError, match="patiense"):
+        replay([], 100, patiense=3)
