@@ -47,7 +47,12 @@ class KernelFeatures:
             math.pi / NUM_NODES
         )
         nodes = 0.5 * (1.0 + torch.cos(angles))
-        gram = self.matrix(nodes, nodes)  # (m, m)
+        try:
+            gram = self.matrix(nodes, nodes)  # (m, m)
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"kernel {type(kernel).__name__} does not take one input dimension: {error}"
+            ) from error
         if gram.shape != (NUM_NODES, NUM_NODES) or not gram.isfinite().all():
             raise ValueError(
                 f"kernel {type(kernel).__name__} gives a matrix of shape {tuple(gram.shape)} "

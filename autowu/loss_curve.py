@@ -28,7 +28,13 @@ class LossCurve:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._values = torch.empty(capacity, dtype=torch.float32, device="cpu")
+        try:
+            with torch.inference_mode(False):
+                self._values = torch.empty(capacity, dtype=torch.float32, device="cpu")
+        except RuntimeError:
+            raise ValueError(
+                f"total_steps is too large: no memory for the {capacity} losses of its warmup"
+            ) from None
         self._num_losses = 0
         self._non_finite: list[int] = []  # positions, ascending
         self._sum = 0.0
@@ -232,20 +238,32 @@ class Interval:
                 )
             weight = weight.detach().to(self._sums.device, torch.float32)
             loss = torch.as_tensor(loss, dtype=torch.float32, device=self._sums.device)
-            # A rank without samples has weight 0 and often the mean over nothing, NaN.
-            weighted: Tensor | float = torch.where(weight > 0, loss * weight, 0.0)
+            # A rank without samples has weight 0 and often the mean over nothing, NaN. A negative
+            # weight can't be refused without a wait: its loss becomes NaN, and is left out.
+            nothing = torch.where(weight == 0, 0.0, math.nan)
+            weighted: Tensor | float = torch.where(weight > 0, loss * weight, nothing)
         else:
             weight = _checked_float(weight, allow_integers=True, name="weight")
             if not 0 <= weight < math.inf:
-                raise ValueError(f"weight must be finite and not negative, got {weight}")
-            loss = loss.float() if isinstance(loss, Tensor) else loss
-            weighted = loss * weight if weight else 0.0
+                raise ValueError(f"weight must be finite in float32 and not negative, got {weight}")
+            if isinstance(loss, Tensor):
+                weighted = loss.float() * weight if weight else 0.0
+            else:
+                weighted = _checked_float(loss * weight) if weight else 0.0
         if self.is_open:
             self._sums[slot] += weighted
             self._weights[slot] += weight
         else:
             self._sums[slot] = weighted
             self._weights[slot] = weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: what shares the storage of the slots is made anew there."""
+        return self.__dict__ | {"_views": (), "_first_view": 0, "_host": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._host = self._sums.numpy() if self._device.type == "cpu" else None
 
     def _make_views(self, slot: int) -> None:
         """The slots from this one on as 0-d tensors: twice as fast to write as by indexing."""
@@ -280,7 +298,10 @@ def _not_a_loss(loss: Tensor) -> Exception:
             f"loss must be a scalar, got a tensor of shape {tuple(loss.shape)}; "
             "reduce it first, for example loss.mean()"
         )
-    return TypeError(f"loss must be a floating-point tensor, got {loss.dtype}")
+    return TypeError(
+        f"loss must be a floating-point tensor, got {loss.dtype} (step() takes the training loss, "
+        "or nothing after observe(loss))"
+    )
 
 
 def _checked_float(value: object, *, allow_integers: bool = False, name: str = "loss") -> float:
@@ -290,6 +311,8 @@ def _checked_float(value: object, *, allow_integers: bool = False, name: str = "
         raise TypeError(
             f"{name} must be a float or a 0-d floating-point tensor, got "
             f"{type(value).__name__} {value!r}"
+            + " (an epoch? step() takes the training loss, or nothing after observe(loss))"
+            * isinstance(value, Integral)
         )
     number = float(value)
     if abs(number) > _MAX_FLOAT32:

@@ -103,7 +103,7 @@ class GPModel(gpytorch.models.ExactGP):
 def default_kernel() -> gpytorch.kernels.Kernel:
     """The paper's kernel: squared-exponential, length-scale 0.2, float64."""
     kernel = gpytorch.kernels.RBFKernel().to(device="cpu", dtype=torch.float64)
-    kernel.lengthscale = LENGTH_SCALE
+    kernel.lengthscale = torch.tensor(LENGTH_SCALE, dtype=torch.float64, device="cpu")
     return kernel.requires_grad_(False)
 
 
@@ -211,7 +211,8 @@ class LossGP:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if self._adam:
-            self._adam.load_state_dict(state)
+            with fenced():
+                self._adam.load_state_dict(state)
 
     def _posterior_from_features(
         self, x: Tensor, losses: Tensor, values: Hyperparameters
@@ -298,7 +299,8 @@ class _AdamFit:
         model.set_train_data(inputs, targets, strict=False)
         model.train()
         likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-        with torch.enable_grad(), torch.device("cpu"):
+        exact = gpytorch.settings.fast_computations(False, False, False)  # and not at random
+        with torch.enable_grad(), torch.device("cpu"), exact:
             for _ in range(ADAM_STEPS):
                 self.optimizer.zero_grad()
                 loss = -likelihood(model(inputs), targets)
@@ -309,13 +311,13 @@ class _AdamFit:
 
     def state_dict(self) -> dict[str, Any]:
         parameters = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        return {"parameters": parameters, "optimizer": self.optimizer.state_dict()}
+        return {"parameters": parameters, "optimizer": copy.deepcopy(self.optimizer.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(state["parameters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 def spike_ceiling(losses: Tensor, beginning: Tensor) -> float:

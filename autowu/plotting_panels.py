@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from autowu.loss_gp import smooth
+from autowu.loss_gp import smooth, spike_ceiling
 from autowu.minimum_test import MinimumTest
 from autowu.scheduler import AutoWU
 
@@ -202,7 +203,8 @@ def loss_limits(losses: np.ndarray) -> tuple[float, float]:
     """The range of losses worth showing: the bulk, the beginning, and some room around them.
 
     A run that diverges ends far above where it began. So the range reaches from the 2 % quantile
-    to the 98 % one or to where the run began, whichever is higher, and half of that beyond.
+    to the 90 % one (at most the ceiling of the GP) or to where the run began, whichever is higher,
+    and half of that beyond.
 
     Args:
         losses: (n,) finite, in the order of the steps.
@@ -212,7 +214,8 @@ def loss_limits(losses: np.ndarray) -> tuple[float, float]:
     """
     beginning = losses[: max(5, len(losses) // 50)]
     bottom = float(np.quantile(losses, 0.02))
-    top = max(float(np.quantile(losses, 0.9)), float(np.quantile(beginning, 0.9)))
+    ceiling = spike_ceiling(torch.from_numpy(losses), torch.from_numpy(beginning))
+    top = max(min(float(np.quantile(losses, 0.9)), ceiling), float(np.quantile(beginning, 0.9)))
     room = 0.5 * (top - bottom)
     return max(float(losses.min()), bottom - room), min(float(losses.max()), top + room)
 

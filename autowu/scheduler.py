@@ -28,7 +28,15 @@ from autowu.minimum_test import (
     num_consecutive_positive,
     weigh_evidence,
 )
-from autowu.settings import PAPER, AtCap, Decay, Fit, Growth, SchedulerSettings
+from autowu.settings import (
+    PAPER,
+    AtCap,
+    Decay,
+    Fit,
+    Growth,
+    SchedulerSettings,
+    check_integer,
+)
 
 STATE_VERSION = 1
 _NOTHING_OBSERVED = (
@@ -160,6 +168,7 @@ class AutoWU(LRScheduler):
             grid_size=grid_size,
             seed=seed,
         )
+        last_epoch = check_integer("last_epoch", last_epoch, -1)
         first_step = last_epoch + 1
         if not 0 <= first_step < settings.warmup_steps:
             raise ValueError(
@@ -167,6 +176,8 @@ class AutoWU(LRScheduler):
                 f"{settings.warmup_steps - 1}, got {last_epoch}: a later phase needs its saved "
                 "state (load_state_dict)"
             )
+        if process_group is not None and not dist.is_initialized():
+            raise ValueError("process_group needs torch.distributed.init_process_group() first")
         if num_ranks(process_group) < 1:
             raise ValueError("process_group must contain this rank, and it does not")
         self._process_group = process_group
@@ -182,6 +193,8 @@ class AutoWU(LRScheduler):
         self._expect_next_test()
 
         _separate_shared_lrs(optimizer)
+        if isinstance(optimizer.defaults.get("lr"), Tensor):  # or a group's sweep would change it
+            optimizer.defaults["lr"] = optimizer.defaults["lr"].clone()
         self._ratios: list[float] = []  # of each group, unless it has an lr_scale
         self._reference_lr = 0.0  # initial_lr of a group whose ratio is 1; 0: not known yet
         self._is_constructed = False
@@ -305,21 +318,22 @@ class AutoWU(LRScheduler):
             if not interval.is_open:
                 raise ValueError(_NOTHING_OBSERVED)
             interval.commit()
-            if self.last_epoch + 1 == self._next_test_step:
-                self._test(self._next_test_step)
         if self._step_count < 2:
             super().step()  # while it can still warn about the order of the calls
         else:
             self._step_count += 1
             self.last_epoch += 1
             self._write_lrs()
+        # Last, so that a test that is interrupted leaves a whole step behind; the next step tests.
+        if self._switch_step is None and self.last_epoch >= self._next_test_step:
+            self._test(self.last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """The LR of each group at `last_epoch`; called by the base class."""
         lr = self.lr_at(self.last_epoch)
         self._adopt_groups()
         return [
-            lr * group.get("lr_scale", ratio)
+            lr * _scale_of(group, ratio)
             for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True)
         ]
 
@@ -366,7 +380,13 @@ class AutoWU(LRScheduler):
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
         self._check_state(state_dict)
-        self._configure(SchedulerSettings(**state_dict["settings"]))
+        try:
+            settings = SchedulerSettings(**state_dict["settings"])
+        except TypeError as error:
+            raise ValueError(
+                f"the settings of the state are not those of AutoWU: {error}"
+            ) from None
+        self._configure(settings)
         self._first_step = state_dict["first_step"]
         self._last_test_step = state_dict["last_test_step"]
         self._switch_step = state_dict["switch_step"]
@@ -423,11 +443,12 @@ class AutoWU(LRScheduler):
             self._expect_next_test()
             return
         self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
+        self._write_lrs()
         if diverged:
             warnings.warn(
                 f"the last {max(num_newest, 2)} training losses before step {step} are not "
-                f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
-                f"{start_lr:.4g}; the weights may need restoring",
+                f"finite, or have no weight: the run has diverged. AutoWU ends the warmup there "
+                f"and decays from LR {start_lr:.4g}; the weights may need restoring",
                 stacklevel=3,
             )
 
@@ -529,7 +550,8 @@ class AutoWU(LRScheduler):
         lr = self.lr_at(self.last_epoch)
         last_lrs: list[float | Tensor] = []
         for group, ratio in zip(groups, self._ratios, strict=True):
-            value = lr * group.get("lr_scale", ratio)
+            scale = group.get("lr_scale")
+            value = lr * (ratio if scale is None else scale)
             # Asking a float whether it is a Tensor takes longer than all the rest.
             if group["lr"].__class__ is not float and isinstance(group["lr"], Tensor):
                 last_lrs.append(group["lr"].fill_(value).clone())
@@ -543,6 +565,11 @@ class AutoWU(LRScheduler):
         groups = self.optimizer.param_groups
         if len(groups) == len(self._ratios):
             return
+        if len(groups) < len(self._ratios):
+            raise ValueError(
+                f"the optimizer has {len(groups)} parameter groups, and had {len(self._ratios)}: "
+                "groups can be added during a run, not removed"
+            )
         _separate_shared_lrs(self.optimizer)
         added = groups[len(self._ratios) :]
         for group in added:
@@ -560,10 +587,13 @@ class AutoWU(LRScheduler):
         if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
             found = sorted(state)[:8] if isinstance(state, dict) else type(state).__name__
             raise ValueError(f"not a state_dict of AutoWU: it holds {found}")
-        if state["version"] != STATE_VERSION:
+        if state.get("version") != STATE_VERSION:
             raise ValueError(
-                f"a state_dict of version {state['version']}, this autowu reads {STATE_VERSION}"
+                f"a state_dict of version {state.get('version')}, this autowu reads {STATE_VERSION}"
             )
+        missing = sorted(self.state_dict().keys() - state.keys())
+        if missing:
+            raise ValueError(f"not a whole state_dict of AutoWU: {', '.join(missing)} missing")
         num_saved, num_groups = len(state["base_lrs"]), len(self.optimizer.param_groups)
         if num_saved > num_groups:
             raise ValueError(
@@ -594,6 +624,11 @@ def _to_float(lr: Any) -> float:
 def _to_ratio(initial_lr: Any, reference_lr: float) -> float:
     lr = _to_float(initial_lr)
     return lr / reference_lr if lr and reference_lr else 1.0
+
+
+def _scale_of(group: dict[str, Any], ratio: float) -> float:
+    scale = group.get("lr_scale")
+    return ratio if scale is None else scale
 
 
 def _separate_shared_lrs(optimizer: Optimizer) -> None:

@@ -16,7 +16,7 @@ def _progress(step: float, num_steps: float) -> float:
     """The fraction of the curve that is done, in [0, 1]; a curve of no steps is at its end."""
     if step >= num_steps:
         return 1.0
-    return max(step, 0.0) / num_steps
+    return step / num_steps if step > 0.0 else 0.0
 
 
 def exponential(step: float, num_steps: float, start_lr: float, end_lr: float) -> float:

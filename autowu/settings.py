@@ -57,9 +57,9 @@ class SchedulerSettings:
             ("grid_size", 2),
             ("seed", 0),
         ):
-            self._set(name, _integer(name, getattr(self, name), least))
+            self._set(name, check_integer(name, getattr(self, name), least))
         if self.steps_per_epoch is not None:
-            self._set("steps_per_epoch", _integer("steps_per_epoch", self.steps_per_epoch, 1))
+            self._set("steps_per_epoch", check_integer("steps_per_epoch", self.steps_per_epoch, 1))
         for name, most in (
             ("min_lr", math.inf),
             ("max_lr", math.inf),
@@ -72,6 +72,10 @@ class SchedulerSettings:
             raise ValueError("confidence must be below 1, got 1.0: no probability exceeds 1")
         if self.min_lr >= self.max_lr:
             raise ValueError(f"min_lr must be below max_lr={self.max_lr}, got {self.min_lr}")
+        if not math.isfinite(self.max_lr / self.min_lr):
+            raise ValueError(
+                f"max_lr / min_lr must be finite, got max_lr={self.max_lr}, min_lr={self.min_lr}"
+            )
         _choice("growth", self.growth, get_args(Growth))
         _choice("decay", self.decay, get_args(Decay))
         _choice("fit", self.fit, get_args(Fit))
@@ -80,7 +84,7 @@ class SchedulerSettings:
             choices = ("auto", "epoch")
             _choice("test_interval", self.test_interval, choices, "or a number of optimizer steps")
         else:
-            self._set("test_interval", _integer("test_interval", self.test_interval, 1))
+            self._set("test_interval", check_integer("test_interval", self.test_interval, 1))
         if self.test_interval == "epoch" and self.steps_per_epoch is None:
             raise ValueError(
                 'test_interval="epoch" needs steps_per_epoch, got None: pass the optimizer steps '
@@ -100,7 +104,8 @@ class SchedulerSettings:
         object.__setattr__(self, name, value)
 
 
-def _integer(name: str, value: object, least: int) -> int:
+def check_integer(name: str, value: object, least: int) -> int:
+    """The value as a plain int; TypeError or ValueError, naming it, for anything else."""
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__} {value!r}")
     if value < least:

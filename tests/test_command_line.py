@@ -235,7 +235,7 @@ def test_a_bad_file_is_one_line_that_names_the_place(
         ([*RUN, "--growth", "cubic"], "invalid choice: 'cubic'"),
         ([*RUN, "--test-interval", "often"], "'often' is not auto, epoch or a number"),
         ([*RUN, "--patiense", "3"], "unrecognized arguments: --patiense"),
-        (["--total-steps", "80", "--paper"], "needs steps_per_epoch"),
+        (["--total-steps", "80", "--paper"], "--paper needs --steps-per-epoch"),
         ([*RUN, "--plot", "out.xyz"], "xyz"),
         ([*RUN, "--plot", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
         ([*RUN, "--column", "loss", "--json", "extra"], "unrecognized arguments: extra"),

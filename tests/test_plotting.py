@@ -168,7 +168,7 @@ def test_a_run_without_tests_is_drawn(tmp_path: Path, figures: list[Figure]) -> 
 @pytest.mark.filterwarnings("ignore:the last")
 def test_a_diverged_run_shows_crosses_and_says_so(tmp_path: Path, figures: list[Figure]) -> None:
     losses = LOSSES.copy()
-    losses[18:20], losses[20:] = [1e9, 1e12], math.nan
+    losses[19], losses[20:] = 1e9, math.nan
     scheduler = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH)
     assert scheduler.diverged
     plot_scheduler(scheduler, tmp_path / "run.png", losses=losses)
@@ -177,9 +177,14 @@ def test_a_diverged_run_shows_crosses_and_says_so(tmp_path: Path, figures: list[
     crosses, _ = line(axes, "not finite")
     assert crosses[0] == 20
     triangles, _ = line(axes, "above the panel")
-    assert {18, 19} <= set(triangles)
+    assert 19 in triangles
     assert axes.get_ylim()[1] < 2.0  # not flattened by what lies above
     assert marks(figure)[0].startswith("the run diverged, warmup ends at step")
+
+
+def test_an_explosion_in_the_last_of_a_few_losses_does_not_flatten_the_rest() -> None:
+    _, high = loss_limits(np.array([*np.linspace(2.0, 1.0, 18), 1e9, 1e12]))
+    assert high < 6.0
 
 
 @pytest.mark.filterwarnings("ignore:the last")
@@ -187,6 +192,33 @@ def test_a_run_of_nothing_finite_is_drawn(tmp_path: Path) -> None:
     scheduler = replay([math.nan] * 40, TOTAL_STEPS)
     assert plot_scheduler(scheduler, tmp_path / "run.png").is_file()
     assert plot_scheduler(replay([1.0] * 40, TOTAL_STEPS), tmp_path / "flat.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:the last .* training losses")
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [],
+        [1.0],
+        [1.0] * 40,
+        [2.0, 1.0] * 10 + [math.nan] * 20,
+        [*LOSSES[:30], *10.0 ** np.arange(10)],
+    ],
+    ids=["none", "one", "constant", "diverged", "exploded"],
+)
+def test_any_state_of_a_scheduler_can_be_drawn(losses: list[float], tmp_path: Path) -> None:
+    scheduler = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH)
+    path = plot_scheduler(scheduler, tmp_path / "state.png", title="a state")
+    assert path.stat().st_size > 5_000
+
+
+def test_the_svg_shows_the_switch_the_minimum_and_the_confidence(tmp_path: Path) -> None:
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        path = plot_scheduler(finished(), tmp_path / "state.svg")
+    text = path.read_text()
+    for words in ("warmup ends at step", "decay starts from LR", "confidence 0.95",
+                  "positive test", "GP mean", "learning rate", "training loss"):  # fmt: skip
+        assert words in text
 
 
 def test_lengths_that_differ_and_unknown_formats_are_refused(tmp_path: Path) -> None:
@@ -211,7 +243,8 @@ def test_drawing_changes_neither_the_scheduler_nor_matplotlib(tmp_path: Path) ->
 def test_plot_draws_a_run_directory(
     tmp_path: Path, figures: list[Figure], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_run(tmp_path, finished())
+    scheduler = finished()
+    folder = write_run(tmp_path, scheduler)
     assert main(["plot", str(folder)]) == 0
     assert capsys.readouterr().out == f"{folder / 'schedule.png'}\n"
     assert main(["plot", str(folder), "--out", str(tmp_path / "other.svg")]) == 0
@@ -221,7 +254,7 @@ def test_plot_draws_a_run_directory(
         assert len(marks(figure)) == 2
         used = [each for each in figure.axes[2].lines if len(np.asarray(each.get_xdata())) == 80]
         (curve,) = used
-        expected = [finished().lr_at(step) for step in range(80)]
+        expected = [scheduler.lr_at(step) for step in range(80)]
         assert curve.get_ydata() == pytest.approx(expected)
 
 

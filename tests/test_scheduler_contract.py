@@ -218,6 +218,31 @@ def test_a_step_without_a_test_never_waits_for_the_device(lr: Any, loss: Any) ->
         scheduler.step(loss)
 
 
+@pytest.mark.parametrize("growth", ["exponential", "linear"])
+def test_nothing_of_a_loss_is_read_between_tests(growth: Any) -> None:
+    """A meta tensor has no values: whatever copied one to the host, or asked it, would raise."""
+    scheduler = build(total_steps=10_000, growth=growth, test_interval=200)
+    loss = torch.ones((), device="meta", requires_grad=True)
+    for step in range(150):
+        scheduler.optimizer.step()
+        scheduler.observe(loss, weight=2)
+        scheduler.observe(loss)
+        scheduler.observe(loss, weight=torch.ones((), device="meta"))
+        scheduler.step(loss * 2)
+        assert scheduler.get_last_lr() == [scheduler.lr_at(step + 1)]
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        run(scheduler, 50, loss)  # the test reads them
+
+
+def test_base_and_initial_lrs_do_not_follow_a_tensor_lr() -> None:
+    optimizer = Adam(parameters(), lr=torch.tensor(0.5), foreach=False)
+    scheduler = build(optimizer)
+    run(scheduler, 30)
+    assert float(optimizer.param_groups[0]["lr"]) != 0.5
+    assert float(optimizer.param_groups[0]["initial_lr"]) == 0.5
+    assert [float(lr) for lr in scheduler.base_lrs] == [0.5]
+
+
 def test_the_loss_is_copied_and_its_graph_is_let_go() -> None:
     scheduler = build()
     source = torch.tensor(2.0, requires_grad=True)

@@ -1,8 +1,14 @@
-"""Several ranks: they agree on everything, and communicate at tests alone."""
+"""Several ranks: they agree on everything, and communicate at tests alone.
+
+All jobs run in one set of real gloo processes, because starting them takes longer than the rest.
+"""
 
 import os
-from collections.abc import Callable
-from pathlib import Path
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,15 +20,20 @@ from torch.optim import SGD
 from autowu import AutoWU
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 120, 12
+LIMIT = 60  # seconds
 COLLECTIVES = (
     "all_reduce", "broadcast", "barrier", "all_gather", "all_gather_object", "gather", "reduce",
-    "broadcast_object_list", "all_gather_into_tensor", "reduce_scatter", "scatter", "send", "recv",
+    "broadcast_object_list", "all_gather_into_tensor", "all_reduce_coalesced", "all_to_all",
+    "reduce_scatter", "reduce_scatter_tensor", "scatter", "scatter_object_list", "gather_object",
+    "monitored_barrier", "send", "recv", "isend", "irecv",
 )  # fmt: skip
 
 
-def build(process_group: Any = None) -> AutoWU:
+def build(process_group: dist.ProcessGroup | None = None, **settings: Any) -> AutoWU:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = AutoWU(optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, process_group=process_group)
+    scheduler = AutoWU(
+        optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, process_group=process_group, **settings
+    )
     optimizer.step()
     return scheduler
 
@@ -33,8 +44,10 @@ def loss_of(rank: int, step: int) -> float:
     return (1 + rank) * abs(step - 30) / 30 + 0.05 * float(torch.randn((), generator=generator))
 
 
-def count_collectives() -> dict[str, int]:
+@contextmanager
+def counted_collectives() -> Iterator[dict[str, int]]:
     counts = dict.fromkeys(COLLECTIVES, 0)
+    originals = {name: getattr(dist, name) for name in COLLECTIVES if hasattr(dist, name)}
 
     def counted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -43,14 +56,31 @@ def count_collectives() -> dict[str, int]:
 
         return call
 
-    for name in COLLECTIVES:
-        setattr(dist, name, counted(name, getattr(dist, name)))
-    return counts
+    for name, original in originals.items():
+        setattr(dist, name, counted(name, original))
+    try:
+        yield counts
+    finally:
+        for name, original in originals.items():
+            setattr(dist, name, original)
 
 
-def summary(scheduler: AutoWU, lrs: list[float]) -> dict[str, Any]:
+def spent(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before[name] for name in after if after[name] != before[name]}
+
+
+def train(scheduler: AutoWU, loss: Callable[[int], float]) -> dict[str, Any]:
+    """A whole run, with what each step communicated."""
+    lrs, calls = [], []
+    with counted_collectives() as counts:
+        for step in range(TOTAL_STEPS):
+            before, num_tests = dict(counts), len(scheduler.tests)
+            scheduler.step(torch.tensor(loss(step)))
+            lrs.append(scheduler.get_last_lr()[0])
+            calls.append((len(scheduler.tests) - num_tests, spent(before, counts)))
     return {
         "lrs": lrs,
+        "calls": calls,
         "tests": scheduler.state_dict()["tests"],
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
@@ -59,47 +89,48 @@ def summary(scheduler: AutoWU, lrs: list[float]) -> dict[str, Any]:
     }
 
 
-def train(rank: int) -> dict[str, Any]:
-    counts = count_collectives()
-    scheduler = build()
-    lrs = []
-    for step in range(TOTAL_STEPS):
-        before, num_tests = dict(counts), len(scheduler.tests)
-        scheduler.step(torch.tensor(loss_of(rank, step)))
-        lrs.append(scheduler.get_last_lr()[0])
-        made = len(scheduler.tests) - num_tests
-        spent = {
-            name: counts[name] - before[name] for name in counts if counts[name] != before[name]
-        }
-        assert spent == ({"all_reduce": 1, "broadcast": 1} if made else {}), (step, spent)
-    assert counts["all_reduce"] == counts["broadcast"] == len(scheduler.tests)
-    return summary(scheduler, lrs)
+def whole_run(rank: int) -> dict[str, Any]:
+    return train(build(), lambda step: loss_of(rank, step))
 
 
-def synchronize(rank: int) -> dict[str, Any]:
-    counts = count_collectives()
-    scheduler = build()
-    for step in range(7):
-        scheduler.step(loss_of(rank, step))
-        before = counts["all_reduce"]
-        scheduler.synchronize()
-        # A test reduces the losses itself: nothing is left to do then.
-        assert counts["all_reduce"] - before == (scheduler.tests[-1:] == [] or
-                                                 scheduler.tests[-1].step != step + 1)  # fmt: skip
-    state = scheduler.state_dict()
-    state["interval"] = {key: str(value) for key, value in state["interval"].items()}
-    state["losses"] = state["losses"].tolist()
-    return state
+def published_run(rank: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"fit": "adam", "test_interval": "epoch", "at_cap": "current"}
+    return train(build(**settings), lambda step: loss_of(rank, step))
 
 
 def nan_on_one_rank(rank: int) -> dict[str, Any]:
-    scheduler = build()
-    lrs = []
-    for step in range(TOTAL_STEPS):
-        dead = rank == 1 and (step == 5 or step >= 25)
-        scheduler.step(float("nan") if dead else loss_of(rank, step))
-        lrs.append(scheduler.get_last_lr()[0])
-    return summary(scheduler, lrs)
+    """A single one at step 5, and nothing else from step 25 on."""
+    dead = (5, *range(25, TOTAL_STEPS)) if rank == 1 else ()
+    return train(build(), lambda step: float("nan") if step in dead else loss_of(rank, step))
+
+
+def synchronized_states(rank: int) -> dict[str, Any]:
+    scheduler = build(test_interval=5)
+    states, calls = [], []
+    with counted_collectives() as counts:
+        for step in range(8):
+            scheduler.step(loss_of(rank, step))
+            before = dict(counts)
+            scheduler.synchronize()
+            calls.append(spent(before, counts))
+            before = dict(counts)
+            states.append(scheduler.state_dict())
+            assert not spent(before, counts)
+        other = build()
+        other.load_state_dict(states[-1])
+        other.get_last_lr()
+        assert not spent(before, counts)
+    return {"states": states, "calls": calls}
+
+
+def synchronized_decay(rank: int) -> dict[str, Any]:
+    scheduler = build(max_warmup_fraction=0.01)
+    scheduler.step(1.0)
+    assert scheduler.switch_step == 1
+    with counted_collectives() as counts:
+        scheduler.synchronize()
+        scheduler.step()
+        return {"calls": sum(counts.values())}
 
 
 def weight_zero_on_one_rank(rank: int) -> dict[str, Any]:
@@ -111,82 +142,195 @@ def weight_zero_on_one_rank(rank: int) -> dict[str, Any]:
     return {"losses": scheduler.losses.tolist()}
 
 
+def unequal_weights(rank: int) -> dict[str, Any]:
+    scheduler = build()
+    scheduler.observe(4.0 * rank, weight=1 + 2 * rank)
+    scheduler.step()
+    scheduler.synchronize()
+    return {"losses": scheduler.losses.tolist()}
+
+
 def failing_test(rank: int) -> dict[str, Any]:
     import autowu.scheduler
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ArithmeticError("on purpose")
 
+    original = autowu.scheduler.weigh_evidence
     autowu.scheduler.weigh_evidence = fail  # type: ignore[assignment]
-    scheduler = build()
     try:
-        for step in range(TOTAL_STEPS):
-            scheduler.step(loss_of(rank, step))
+        train(build(), lambda step: loss_of(rank, step))
     except (ArithmeticError, RuntimeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        autowu.scheduler.weigh_evidence = original
     return {"error": "none"}
 
 
-def groups_of_one(rank: int) -> dict[str, Any]:
+def foreign_group(rank: int) -> dict[str, Any]:
     groups = [dist.new_group([each]) for each in range(2)]
     try:
         build(groups[1 - rank])
     except ValueError as error:
-        assert "process_group" in str(error)
-    else:
-        raise AssertionError("a group without this rank was accepted")
-    scheduler = build(groups[rank])
-    for _ in range(10):
-        scheduler.step(float(rank))
-    return {"losses": scheduler.losses.tolist()}
+        return {"error": str(error)}
+    return {"error": "none"}
 
 
-def work(rank: int, job: str, folder: str) -> None:
+def group_of_two(rank: int) -> dict[str, Any]:
+    """In a world of three, ranks 1 and 2 train together and rank 0 by itself."""
+    alone, pair = dist.new_group([0]), dist.new_group([1, 2])
+    return train(build(pair if rank else alone), lambda step: loss_of(rank, step))
+
+
+JOBS = (
+    whole_run,
+    published_run,
+    nan_on_one_rank,
+    synchronized_states,
+    synchronized_decay,
+    weight_zero_on_one_rank,
+    unequal_weights,
+    failing_test,
+    foreign_group,
+)
+
+
+def join_world(folder: str, rank: int, size: int) -> None:
+    store = dist.FileStore(f"{folder}/store{size}", size)
+    timeout = timedelta(seconds=LIMIT / 3)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    torch.save(globals()[job](rank), f"{folder}/rank{rank}.pt")
+    results: dict[str, Any] = {}
+
+    def do(job: Callable[[int], dict[str, Any]]) -> None:
+        try:
+            results[job.__name__] = job(rank)
+        except Exception:  # for the test of this job to show; the others go on
+            results[job.__name__] = traceback.format_exc()
+
+    if rank < 2:
+        join_world(folder, rank, 2)
+        for job in JOBS:
+            do(job)
+        dist.destroy_process_group()
+    join_world(folder, rank, 3)
+    do(group_of_two)
     dist.destroy_process_group()
+    torch.save(results, f"{folder}/rank{rank}.pt")
 
 
-def run(job: Callable[..., Any], folder: Path) -> list[dict[str, Any]]:
-    mp.spawn(work, (job.__name__, str(folder)), nprocs=2)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each job returned on each rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    processes = mp.spawn(work, (str(folder),), nprocs=3, join=False)
+    deadline = time.monotonic() + LIMIT
+    while not processes.join(timeout=1):
+        if time.monotonic() > deadline:
+            for process in processes.processes:
+                process.kill()
+            pytest.fail(f"the ranks hung for {LIMIT} seconds")
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
 
 
-def test_ranks_agree_on_every_lr_by_one_all_reduce_and_one_broadcast_a_test(tmp_path: Path) -> None:
-    one, other = run(train, tmp_path)
+@pytest.fixture
+def of(results: list[dict[str, Any]]) -> Callable[..., list[dict[str, Any]]]:
+    def of(job: Callable[..., Any], ranks: tuple[int, ...] = (0, 1)) -> list[dict[str, Any]]:
+        found = [results[rank][job.__name__] for rank in ranks]
+        for rank, result in zip(ranks, found, strict=True):
+            assert isinstance(result, dict), f"rank {rank}: {result}"
+        return found
+
+    return of
+
+
+def mean_loss(ranks: tuple[int, ...], step: int) -> float:
+    return sum(loss_of(rank, step) for rank in ranks) / len(ranks)
+
+
+def test_ranks_with_different_losses_agree_on_every_lr_and_test(of: Any) -> None:
+    one, other = of(whole_run)
     assert one == other
     assert 30 < one["switch_step"] < 60
-    means = [(loss_of(0, step) + loss_of(1, step)) / 2 for step in range(one["switch_step"])]
-    assert one["losses"] == pytest.approx(means, rel=1e-5)
+    expected = [mean_loss((0, 1), step) for step in range(one["switch_step"])]
+    assert one["losses"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_synchronize_is_one_all_reduce_and_makes_the_states_equal(tmp_path: Path) -> None:
-    one, other = run(synchronize, tmp_path)
+def test_two_ranks_decide_as_one_that_sees_the_mean_loss(of: Any) -> None:
+    single = train(build(), lambda step: mean_loss((0, 1), step))
+    for result in of(whole_run):
+        assert result["switch_step"] == single["switch_step"]
+        assert result["lrs"] == pytest.approx(single["lrs"], rel=1e-4)
+
+
+def test_a_test_is_one_all_reduce_and_one_broadcast_and_nothing_else_communicates(of: Any) -> None:
+    for job in (whole_run, nan_on_one_rank):
+        for result in of(job):
+            assert sum(made for made, _ in result["calls"]) == len(result["tests"]) > 3
+            for made, calls in result["calls"]:
+                assert calls == ({"all_reduce": 1, "broadcast": 1} if made else {})
+
+
+def test_the_published_settings_agree_and_communicate_alike(of: Any) -> None:
+    one, other = of(published_run)
     assert one == other
-    assert len(one["losses"]) == 7
+    assert [test["step"] for test in one["tests"]] == [12, 24, 36, 48, 60][: len(one["tests"])]
+    assert {tuple(calls.items()) for made, calls in one["calls"] if made} == {
+        (("all_reduce", 1), ("broadcast", 1))
+    }
 
 
-def test_a_nan_on_one_rank_makes_all_ranks_act_alike(tmp_path: Path) -> None:
-    one, other = run(nan_on_one_rank, tmp_path)
+def test_a_nan_on_one_rank_makes_all_ranks_act_alike(of: Any) -> None:
+    one, other = of(nan_on_one_rank)
     assert str(one) == str(other)  # NaN is not equal to itself
     assert one["diverged"]
+    assert 26 < one["switch_step"] < 36
+    bad = [step for step, loss in enumerate(one["losses"]) if loss != loss]
+    assert bad == [5, *range(25, one["switch_step"])]
 
 
-def test_a_rank_of_weight_zero_is_left_out(tmp_path: Path) -> None:
-    for result in run(weight_zero_on_one_rank, tmp_path):
+def test_a_synchronize_is_one_all_reduce_and_makes_the_states_equal(of: Any) -> None:
+    one, other = of(synchronized_states)
+    for number, (a, b) in enumerate(zip(one["states"], other["states"], strict=True), 1):
+        assert str(a) == str(b)
+        expected = [mean_loss((0, 1), step) for step in range(number)]
+        assert a["losses"].tolist() == pytest.approx(expected, rel=1e-5)
+    # The test after step 5 reduced the losses itself: nothing was left to do.
+    assert (
+        one["calls"] == other["calls"] == [{"all_reduce": 1}] * 4 + [{}] + [{"all_reduce": 1}] * 3
+    )
+
+
+def test_a_synchronize_in_the_decay_communicates_nothing(of: Any) -> None:
+    assert of(synchronized_decay) == [{"calls": 0}] * 2
+
+
+def test_a_rank_of_weight_zero_is_left_out_and_others_count_by_weight(of: Any) -> None:
+    for result in of(weight_zero_on_one_rank):
         assert result["losses"] == [-float(step) for step in range(10)]
+    for result in of(unequal_weights):
+        assert result["losses"] == [(1 * 0.0 + 3 * 4.0) / 4]
 
 
-def test_a_failure_on_rank_zero_is_an_error_on_all_ranks(tmp_path: Path) -> None:
-    one, other = run(failing_test, tmp_path)
+def test_a_failure_on_rank_zero_is_an_error_on_all_ranks(of: Any) -> None:
+    one, other = of(failing_test)
     assert one["error"] == "ArithmeticError: on purpose"
     assert "failed on rank 0" in other["error"]
 
 
-def test_a_process_group_of_its_own_is_a_run_of_its_own(tmp_path: Path) -> None:
-    one, other = run(groups_of_one, tmp_path)
-    assert one["losses"] == [0.0] * 10
-    assert other["losses"] == [1.0] * 10
+def test_a_process_group_without_this_rank_is_refused(of: Any) -> None:
+    for result in of(foreign_group):
+        assert "process_group must contain this rank" in result["error"]
+
+
+def test_a_process_group_of_some_ranks_is_a_run_of_its_own(of: Any) -> None:
+    alone, one, other = of(group_of_two, (0, 1, 2))
+    assert one == other
+    expected = [mean_loss((1, 2), step) for step in range(one["switch_step"])]
+    assert one["losses"] == pytest.approx(expected, rel=1e-5)
+    assert alone["losses"] == pytest.approx([loss_of(0, t) for t in range(alone["switch_step"])])
+    assert all(calls == {} for _, calls in alone["calls"])

@@ -1,6 +1,7 @@
 """A run that is saved and loaded at any step goes on as if nothing had happened, bit for bit."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import gpytorch
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from autowu import AutoWU, replay
+from autowu import AutoWU, loss_gp, replay
 from tests.helpers import assert_same_state
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 90, 15
@@ -39,34 +40,56 @@ def go_on(scheduler: AutoWU, stop: int | None = None) -> list[list[float]]:
 
 @pytest.mark.filterwarnings("ignore:Detected call")
 @pytest.mark.parametrize(
-    ("settings", "every"),
+    "settings",
     [
-        ({}, 1),
-        ({"fit": "adam", "test_interval": "epoch"}, 7),  # slow, hence not at every step
-        ({"kernel": matern, "decay": "constant_cosine", "num_posterior_samples": 10}, 7),
-        ({"growth": "linear", "test_interval": 4}, 1),
+        {},
+        {"fit": "adam", "test_interval": "epoch"},
+        {
+            "kernel": matern,
+            "decay": "constant_cosine",
+            "num_posterior_samples": 10,
+            "test_interval": 5,
+        },
+        {"growth": "linear", "test_interval": 4},
     ],
     ids=["default", "paper", "kernel", "linear"],
 )
 def test_saved_and_loaded_at_every_step_the_rest_is_the_same(
-    settings: dict[str, Any], every: int
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Before each step, and between the two observations of each step."""
+    monkeypatch.setattr(loss_gp, "ADAM_STEPS", 5)  # enough to carry moments from test to test
+
     def fresh() -> AutoWU:
-        kernel = settings.get("kernel")
-        return build(**(settings | ({"kernel": kernel()} if kernel else {})))
+        if "kernel" not in settings:
+            return build(**settings)
+        return build(**(settings | {"kernel": settings["kernel"](), "grid_size": 50}))
 
     whole = fresh()
-    lrs = go_on(whole)
-    for step in range(0, TOTAL_STEPS, every):
-        first = fresh()
-        go_on(first, step)
-        state = copy.deepcopy(first.state_dict())
-        second = fresh()
-        second.load_state_dict(state)
-        assert second.get_last_lr() == (lrs[step - 1] if step else first.get_last_lr())
-        assert [g["lr"] for g in second.optimizer.param_groups] == second.get_last_lr()
-        assert go_on(second) == lrs[step:]
-        assert_same_state(second.state_dict(), whole.state_dict())
+    closed, open_, lrs = [], [], []
+    for loss in LOSSES:
+        closed.append(whole.state_dict())
+        whole.optimizer.step()
+        whole.observe(float(loss), weight=2)
+        open_.append(whole.state_dict())
+        whole.step(float(loss) + 0.1)
+        lrs.append(whole.get_last_lr())
+    assert whole.switch_step is not None and 0 < whole.switch_step < TOTAL_STEPS
+    assert whole.tests and len(closed) == TOTAL_STEPS
+    for step in range(TOTAL_STEPS):
+        before = lrs[step - 1] if step else fresh().get_last_lr()
+        for state in (closed[step], open_[step]):
+            scheduler = fresh()
+            scheduler.load_state_dict(copy.deepcopy(state))
+            assert scheduler.last_epoch == step
+            assert scheduler.get_last_lr() == before
+            assert [group["lr"] for group in scheduler.optimizer.param_groups] == before
+            rest = []
+            if state is open_[step]:
+                scheduler.step(float(LOSSES[step]) + 0.1)
+                rest.append(scheduler.get_last_lr())
+            assert rest + go_on(scheduler) == lrs[step:]
+            assert_same_state(scheduler.state_dict(), whole.state_dict())
 
 
 def test_an_open_observation_is_saved_too() -> None:
@@ -81,13 +104,49 @@ def test_an_open_observation_is_saved_too() -> None:
     assert_same_state(first.state_dict(), second.state_dict())
 
 
-def test_a_state_is_a_snapshot() -> None:
-    scheduler = build()
-    go_on(scheduler, 20)
+def test_a_state_passes_through_a_file(tmp_path: Path) -> None:
+    first, second = build(), build()
+    go_on(first, 20)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert go_on(first) == go_on(second)
+
+
+def test_loading_fills_a_tensor_lr_in_place() -> None:
+    first = build()
+    go_on(first, 20)
+    lr = torch.tensor(0.1)
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
+    optimizer = torch.optim.Adam(groups, lr=lr, foreach=False)
+    scheduler = AutoWU(optimizer, TOTAL_STEPS)
+    scheduler.load_state_dict(first.state_dict())
+    assert optimizer.param_groups[0]["lr"] is lr
+    saved = first.get_last_lr()
+    assert [float(group["lr"]) for group in optimizer.param_groups] == pytest.approx(saved)
+
+
+def test_loading_leaves_nothing_of_what_was_before() -> None:
+    early, used = build(), build(seed=3, decay="constant_cosine")
+    go_on(early, 8)
+    go_on(used)
+    used.load_state_dict(early.state_dict())
+    assert_same_state(used.state_dict(), early.state_dict())
+    assert go_on(used) == go_on(early)
+
+
+@pytest.mark.parametrize("fit", ["mle", "adam"])
+def test_a_state_is_a_snapshot(fit: Any) -> None:
+    scheduler, other = build(fit=fit, test_interval=15), build()
+    go_on(scheduler, 20)  # after the first test
     state = scheduler.state_dict()
     before = copy.deepcopy(state)
     go_on(scheduler)
+    assert len(scheduler.tests) > 1
     assert_same_state(state, before)
+    other.load_state_dict(state)
+    assert_same_state(other.state_dict(), before)
+    go_on(other)
+    assert_same_state(state, before)  # nor do the steps of whoever loaded it change it
 
 
 def test_the_settings_come_with_the_state() -> None:
@@ -115,6 +174,26 @@ def test_a_group_added_after_the_save_is_adopted() -> None:
 def test_a_foreign_state_is_refused(state: Any) -> None:
     with pytest.raises(ValueError, match="not a state_dict of AutoWU"):
         build().load_state_dict(state)
+
+
+def test_the_state_of_another_scheduler_is_refused_and_nothing_is_changed() -> None:
+    scheduler = build()
+    go_on(scheduler, 20)
+    before = scheduler.state_dict()
+    other = torch.optim.lr_scheduler.CosineAnnealingLR(build().optimizer, 10).state_dict()
+    for state in (other, before | {"version": 0}, before | {"kernel": [1.0]}):
+        with pytest.raises(ValueError):
+            scheduler.load_state_dict(state)
+        assert_same_state(scheduler.state_dict(), before)
+
+
+def test_a_kernel_of_another_length_scale_is_another_kernel() -> None:
+    one, other = matern(), matern()
+    other.lengthscale = 2.0
+    state = build(kernel=one).state_dict()
+    build(kernel=matern()).load_state_dict(state)
+    with pytest.raises(ValueError, match="another kernel"):
+        build(kernel=other).load_state_dict(state)
 
 
 def test_a_state_that_does_not_fit_is_refused() -> None:

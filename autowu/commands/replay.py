@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> None:
         settings.pop(name, None)
     file, column = settings.pop("file"), settings.pop("column")
     plot, as_json, paper = settings.pop("plot"), settings.pop("json"), settings.pop("paper")
+    if paper and settings["steps_per_epoch"] is None:
+        raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
     losses = read_losses(file, column)
 
     from autowu.offline import replay

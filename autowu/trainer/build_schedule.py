@@ -107,6 +107,11 @@ def build_schedule(
     """
     num_steps = epochs * steps_per_epoch
     if name == "autowu":
+        if num_steps < 2:
+            raise ValueError(
+                f"epochs={epochs}: makes {num_steps} optimizer step of data.batch_size="
+                f"{batch_size}, schedule.name=autowu needs at least 2"
+            )
         return AutoWU(optimizer, num_steps, steps_per_epoch, **settings)
     if name != "warmup_cosine":
         raise ValueError(f"schedule.name={name}: must be one of autowu, warmup_cosine")
