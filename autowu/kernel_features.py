@@ -47,6 +47,10 @@ class KernelFeatures:
             math.pi / NUM_NODES
         )
         nodes = 0.5 * (1.0 + torch.cos(angles))
+        if (kernel.ard_num_dims or 1) > 1:
+            raise ValueError(
+                f"kernel must take one input dimension, got {kernel.ard_num_dims} (ard_num_dims)"
+            )
         try:
             gram = self.matrix(nodes, nodes)  # (m, m)
         except (RuntimeError, IndexError) as error:

@@ -1,0 +1,136 @@
+"""Copies, interruptions and odd surroundings: what must not change a run in silence."""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.optim import SGD, Adam
+
+import autowu.scheduler
+from autowu import AutoWU
+
+
+def build(**settings: Any) -> AutoWU:
+    return AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 400, **settings)
+
+
+def loss_of(step: int) -> float:
+    return abs(step - 120) / 100 + 0.01 * math.sin(7 * step)
+
+
+def go_on(scheduler: AutoWU, stop: int, as_loss: Callable[[float], Any] = float) -> None:
+    while scheduler.last_epoch < stop:
+        scheduler.optimizer.step()
+        scheduler.step(as_loss(loss_of(scheduler.last_epoch)))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("as_loss", [float, torch.tensor])
+def test_a_copy_made_between_two_tests_goes_on_alike(copied: Any, as_loss: Any) -> None:
+    scheduler = build()
+    go_on(scheduler, 13, as_loss)
+    twin = copied(scheduler)
+    for each in (scheduler, twin):
+        go_on(each, 200, as_loss)
+    assert twin.losses.tolist() == scheduler.losses.tolist()
+    assert (twin.switch_step, twin.start_lr) == (scheduler.switch_step, scheduler.start_lr)
+    assert scheduler.switch_step is not None and 120 < scheduler.switch_step < 150
+
+
+def test_an_interrupted_test_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = build()
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(autowu.scheduler, "weigh_evidence", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            go_on(scheduler, 200)
+    stopped = scheduler.last_epoch
+    assert len(scheduler.losses) == stopped
+    assert scheduler.get_last_lr() == [scheduler.lr_at(stopped)]
+    go_on(scheduler, 200)
+    assert scheduler.tests[0].step == stopped + 1
+    assert scheduler.losses.tolist() == pytest.approx(
+        [loss_of(t) for t in range(len(scheduler.losses))]
+    )
+    assert scheduler.start_lr == pytest.approx(1e-2, rel=0.2)
+
+
+def test_a_group_added_under_a_tensor_lr_keeps_the_optimizers_default() -> None:
+    optimizer = Adam([torch.zeros(1, requires_grad=True)], lr=torch.tensor(1e-3), foreach=False)
+    scheduler = AutoWU(optimizer, 400)
+    go_on(scheduler, 20)
+    optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)]})
+    go_on(scheduler, 21)
+    first, added = scheduler.get_last_lr()
+    assert float(added) == pytest.approx(float(first))
+
+
+def test_groups_cannot_be_removed() -> None:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
+    scheduler = AutoWU(SGD(groups, lr=1.0), 400)
+    go_on(scheduler, 5)
+    del scheduler.optimizer.param_groups[0]
+    with pytest.raises(ValueError, match="1 parameter groups, and had 2"):
+        go_on(scheduler, 6)
+
+
+def test_built_and_loaded_in_inference_mode_it_runs_outside() -> None:
+    with torch.inference_mode():
+        scheduler, loaded = build(), build()
+        loaded.load_state_dict(scheduler.state_dict())
+    for each in (scheduler, loaded):
+        go_on(each, 200)
+    assert loaded.switch_step == scheduler.switch_step is not None
+
+
+def test_an_lr_scale_of_none_is_no_lr_scale() -> None:
+    optimizer = SGD([{"params": [torch.zeros(1, requires_grad=True)], "lr_scale": None}], lr=1.0)
+    scheduler = AutoWU(optimizer, 400)
+    go_on(scheduler, 5)
+    assert scheduler.get_last_lr() == [scheduler.lr_at(5)]
+
+
+def test_a_state_with_something_missing_changes_nothing() -> None:
+    scheduler = build()
+    go_on(scheduler, 30)
+    state = scheduler.state_dict()
+    del state["tests"]
+    with pytest.raises(ValueError, match="tests missing"):
+        scheduler.load_state_dict(state)
+    with pytest.raises(ValueError, match="settings of the state"):
+        scheduler.load_state_dict(scheduler.state_dict() | {"settings": {"seed": 1}})
+    assert len(scheduler.losses) == scheduler.last_epoch == 30
+
+
+def test_a_negative_weight_on_a_device_leaves_the_loss_out() -> None:
+    scheduler = build()
+    scheduler.optimizer.step()
+    scheduler.observe(1.5, torch.tensor(-1.0))
+    scheduler.step()
+    assert scheduler.num_nonfinite == 0  # not looked at before the first test
+    assert math.isnan(scheduler.losses[0])
+    assert scheduler.num_nonfinite == 1
+
+
+@pytest.mark.parametrize(("min_lr", "max_lr"), [(1e-320, 1.0), (1e-308, 1e308)])
+def test_a_range_beyond_floating_point_is_refused(min_lr: float, max_lr: float) -> None:
+    with pytest.raises(ValueError, match="max_lr / min_lr must be finite"):
+        build(min_lr=min_lr, max_lr=max_lr)
+
+
+@pytest.mark.parametrize("last_epoch", [2.5, "3", None, True])
+def test_last_epoch_is_an_integer(last_epoch: Any) -> None:
+    with pytest.raises(TypeError, match="last_epoch must be an integer"):
+        build(last_epoch=last_epoch)
+
+
+def test_a_process_group_needs_torch_distributed() -> None:
+    with pytest.raises(ValueError, match="init_process_group"):
+        build(process_group=object())
