@@ -299,7 +299,7 @@ class _AdamFit:
         model.set_train_data(inputs, targets, strict=False)
         model.train()
         likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-        exact = gpytorch.settings.fast_computations(False, False, False)  # and not at random
+        exact = gpytorch.settings.max_cholesky_size(10**6)  # beyond 800 it would be at random
         with torch.enable_grad(), torch.device("cpu"), exact:
             for _ in range(ADAM_STEPS):
                 self.optimizer.zero_grad()
