@@ -177,7 +177,7 @@ def test_the_published_fit_is_a_hundred_adam_steps_carried_over() -> None:
             adam.step()
         expected = (model.mean_module.constant, model.covar_module.outputscale,
                     model.likelihood.noise)  # fmt: skip
-        assert list(values) == pytest.approx([float(e.detach()) for e in expected], rel=1e-3)
+        assert list(values) == pytest.approx([float(e.detach()) for e in expected], rel=5e-3)
 
 
 def test_the_gain_is_that_over_the_best_constant() -> None:

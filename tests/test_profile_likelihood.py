@@ -64,7 +64,6 @@ def test_no_noise_ratio_is_better_on_random_data() -> None:
 def test_of_two_local_maxima_the_higher_one_is_found() -> None:
     """A slow wave and a fast one: explained as signal, or partly as noise. Both ways round."""
     ratios = torch.logspace(-6, 6, 121, dtype=torch.float64)
-    step = math.log(float(ratios[1] / ratios[0]))
     winners = set()
     x = places(12)
     for amplitude in (0.35, 0.4, 0.6, 0.7, 0.8):
