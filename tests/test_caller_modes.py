@@ -119,7 +119,7 @@ def test_the_callers_modes_and_random_states_are_as_before(fit: Fit) -> None:
     def look() -> tuple[Any, ...]:
         return (
             torch.get_rng_state().tolist(),
-            np.random.get_state()[1].tolist(),
+            str(np.random.get_state()),
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled("cpu"),

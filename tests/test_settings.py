@@ -94,8 +94,8 @@ def test_the_sweep_rises(low: float, high: float) -> None:
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_a_choice_is_one_of_those_that_exist(name: str) -> None:
-    for value in CHOICES[name]:
-        assert getattr(build(**{name: value}), name) == value
+    for choice in CHOICES[name]:
+        assert getattr(build(**{name: choice}), name) == choice
     for value in ("nonsense", "", None, 3, ["mle"], CHOICES[name][0].upper()):
         with pytest.raises((TypeError, ValueError)) as caught:
             build(**{name: value})
