@@ -285,9 +285,8 @@ class _AdamFit:
     def __init__(self, kernel: gpytorch.kernels.Kernel) -> None:
         kernel = copy.deepcopy(kernel).requires_grad_(False)
         self.model = GPModel(kernel, ADAM_MIN_NOISE, torch.float32)
-        with torch.device("cpu"):
-            noise = torch.tensor(ADAM_INITIAL_NOISE, dtype=torch.float32)
-            self.model.likelihood.noise = noise
+        noise = torch.tensor(ADAM_INITIAL_NOISE, dtype=torch.float32)  # not of the default dtype
+        self.model.likelihood.noise = noise
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(parameters, lr=ADAM_LR)
 
@@ -343,8 +342,8 @@ def spike_ceiling(losses: Tensor, beginning: Tensor) -> float:
     if low >= median:
         return math.inf
     ceiling = median + 5.0 * (median - low)
-    start = float(beginning[beginning.isfinite()].median()) if beginning.isfinite().any() else low
-    return max(ceiling, start)
+    beginning = beginning[beginning.isfinite()]
+    return max(ceiling, float(beginning.median())) if len(beginning) else ceiling
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from autowu.minimum_test import MinimumTest
 from autowu.scheduler import AutoWU
 
 MAX_POINTS = 3000  # more points than that only merge: they are thinned evenly
+MAX_QUANTILE = 1_000_000  # losses that a quantile is taken of; torch refuses 16 million
 MAX_MARKS = 60  # triangles or crosses side by side at the edge of a panel
 FAINT, BAND, STRONG = "0.62", "0.85", "black"  # lightness of points, band and lines
 
@@ -214,7 +215,8 @@ def loss_limits(losses: np.ndarray) -> tuple[float, float]:
     """
     beginning = losses[: max(5, len(losses) // 50)]
     bottom = float(np.quantile(losses, 0.02))
-    ceiling = spike_ceiling(torch.from_numpy(losses), torch.from_numpy(beginning))
+    some = losses[:: math.ceil(len(losses) / MAX_QUANTILE)]
+    ceiling = spike_ceiling(torch.from_numpy(some), torch.from_numpy(beginning))
     top = max(min(float(np.quantile(losses, 0.9)), ceiling), float(np.quantile(beginning, 0.9)))
     room = 0.5 * (top - bottom)
     return max(float(losses.min()), bottom - room), min(float(losses.max()), top + room)

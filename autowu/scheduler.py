@@ -268,7 +268,7 @@ class AutoWU(LRScheduler):
         decay. While the warmup goes on the sweep alone is known, and stays at `max_lr` after `W`.
         """
         if self._switch_step is None or step < self._switch_step:
-            return self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr)
+            return self._sweep_lr(step)
         assert self._start_lr is not None
         done, length = step - self._switch_step, self._total_steps - self._switch_step
         if self._settings.decay == "cosine":
@@ -492,12 +492,7 @@ class AutoWU(LRScheduler):
             rng=np.random.default_rng((settings.seed, step)),
         )
         # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
-        lrs = [
-            self._sweep(
-                self._first_step + x * window, self._warmup_steps, self._min_lr, self._max_lr
-            )
-            for x in evidence.positions
-        ]
+        lrs = [self._sweep_lr(self._first_step + x * window) for x in evidence.positions]
         test = self._to_test(step, evidence.probabilities, lrs)
         found = num_consecutive_positive([*self._tests, test]) >= settings.patience
         start_lr = test.lr_at_minimum
@@ -511,7 +506,7 @@ class AutoWU(LRScheduler):
     def _to_test(self, step: int, probabilities: Any, lrs: list[float]) -> MinimumTest:
         return MinimumTest(
             step=step,
-            lr=self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr),
+            lr=self._sweep_lr(step),
             probabilities=tuple(probabilities),
             positive=is_positive(probabilities, self._settings.confidence),
             lr_at_minimum=math.fsum(lrs) / len(lrs),
@@ -521,7 +516,11 @@ class AutoWU(LRScheduler):
         """Where decay starts when no minimum was found in the longest warmup."""
         if self._settings.at_cap == "minimum":
             return lr_at_minimum
-        return self._sweep(self._warmup_steps - 1, self._warmup_steps, self._min_lr, self._max_lr)
+        return self._sweep_lr(self._warmup_steps - 1)
+
+    def _sweep_lr(self, step: float) -> float:
+        """The LR of the sweep after `step` steps, a real number, whatever the phase."""
+        return self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr)
 
     def _rank(self) -> int:
         if num_ranks(self._process_group) == 1:

@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from autowu.settings import PAPER
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
@@ -24,7 +25,7 @@ SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # the grid that "tuned" is the best of
 METHODS = {
     "default": [],
-    "paper": ["schedule.fit=adam", "schedule.test_interval=epoch", "schedule.at_cap=current"],
+    "paper": [f"schedule.{name}={value}" for name, value in PAPER.items()],
     **{
         f"warmup_cosine {lr}": ["schedule.name=warmup_cosine", f"optimizer.lr={lr}"]
         for lr in PEAK_LRS
