@@ -20,9 +20,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from autowu.trainer.config_files import Entry, read_file, to_yaml
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.settings import SCHEDULES, SECTIONS, Settings
+from autowu.trainer.settings import SECTIONS, VARIANTS, Settings
 from autowu.trainer.validation import (
-    Field,
+    all_fields,
     check_combinations,
     outside_limits,
     settings_fields,
@@ -67,10 +67,11 @@ def build_settings(files: Sequence[Path], overrides: Sequence[str]) -> Settings:
             raise ConfigError(f"{override}: not an argument (settings are written key=value)")
         entries[key] = Entry(_parse_value(key, text), "")
 
-    fields, tree = _defaults(entries.get("schedule.name"))
+    chosen = _choose_variants(entries)
+    fields, tree = settings_fields(chosen), _defaults(chosen)
     for key, (value, source) in entries.items():
         if key not in fields:
-            raise ConfigError(unknown_key(key, value, tree.schedule.name) + source)
+            raise ConfigError(unknown_key(key, value, chosen) + source)
         try:
             OmegaConf.update(tree, key, value)
         except OmegaConfBaseException:
@@ -87,7 +88,8 @@ def build_settings(files: Sequence[Path], overrides: Sequence[str]) -> Settings:
 
 def _parse_value(key: str, text: str) -> Any:
     """An argument's value; text stays as it is, and OmegaConf turns the rest into numbers."""
-    kind = next((f[key].type for f in map(settings_fields, SCHEDULES.values()) if key in f), None)
+    field = all_fields().get(key)
+    kind = field.type if field else None
     if text == "null" and kind is not str:
         return None
     if kind == (int | str) and text.removeprefix("-").isdecimal():
@@ -95,19 +97,28 @@ def _parse_value(key: str, text: str) -> Any:
     return text
 
 
-def _defaults(name: Entry | None) -> tuple[dict[str, Field], DictConfig]:
-    """The fields, and a tree of their defaults, of the schedule that the user chose."""
-    chosen = name.value if name else Settings().schedule.name
-    schedule = SCHEDULES.get(chosen) if isinstance(chosen, str) else None
-    if schedule is None:
-        assert name is not None
-        fields = settings_fields(type(Settings().schedule))
-        message = wrong_type("schedule.name", chosen, fields["schedule.name"])
-        raise ConfigError(message + name.source)
-    tree = OmegaConf.structured(Settings(schedule=schedule()))
+def _choose_variants(entries: dict[str, Entry]) -> dict[str, type]:
+    """The dataclass that each section's name asks for."""
+    chosen = {section: type(getattr(Settings(), section)) for section in VARIANTS}
+    for section, variants in VARIANTS.items():
+        key = f"{section}.name"
+        if key in entries:
+            name, source = entries[key]
+            if not (isinstance(name, str) and name in variants):
+                message = wrong_type(key, name, settings_fields(chosen)[key])
+                raise ConfigError(message + source)
+            chosen[section] = variants[name]
+    return chosen
+
+
+def _defaults(chosen: dict[str, type]) -> DictConfig:
+    """A tree of the defaults of the chosen variants."""
+    tree = OmegaConf.structured(
+        Settings(**{section: variant() for section, variant in chosen.items()})
+    )
     for node in (tree, *(tree[section] for section in SECTIONS)):
         OmegaConf.set_readonly(node, False)  # frozen dataclasses make it read-only
-    return settings_fields(schedule), tree
+    return tree
 
 
 def _to_dataclasses(tree: DictConfig) -> Settings:
@@ -127,14 +138,44 @@ def _look_up(settings: Settings, key: str) -> Any:
 
 
 def _describe() -> str:
-    """A line for every setting of every schedule, for --help."""
-    lines = {}
-    for schedule in SCHEDULES.values():
-        for key, field in settings_fields(schedule).items():
-            if key == "schedule.name":
-                continue
-            lines[key] = f"  {key}={'null' if field.default is None else field.default}"
-    return "\n".join(["  schedule.name=autowu", *lines.values()])
+    """A line for every setting, and one for each variant that has settings of its own."""
+    lines = []
+    for key, field in settings_fields(_choose_variants({})).items():
+        section, _, name = key.rpartition(".")
+        if section in VARIANTS and name != "name":
+            continue
+        lines.append(f"  {_shown(key, field.default)}")
+        if name == "name" and section:
+            lines += [f"    {line}" for line in _describe_variants(section)]
+    return "\n".join(lines)
+
+
+def _describe_variants(section: str) -> list[str]:
+    """`name: key=default ...` for what each variant has of its own, after what all have."""
+    named = {
+        name: {
+            key: field.default
+            for key, field in settings_fields({section: kind}).items()
+            if key.startswith(f"{section}.") and key != f"{section}.name"
+        }
+        for name, kind in VARIANTS.get(section, {}).items()
+    }
+    shared = [
+        (key, value)
+        for key, value in next(iter(named.values()), {}).items()
+        if all(key in fields and fields[key] == value for fields in named.values())
+    ]
+    lines = [_shown(key, value) for key, value in shared]
+    for name, fields in named.items():
+        own = [_shown(key, value) for key, value in fields.items() if (key, value) not in shared]
+        lines += [f"with {section}.name={name}:", *(f"  {line}" for line in own)] * bool(own)
+    return lines
+
+
+def _shown(key: str, default: Any) -> str:
+    if isinstance(default, bool):
+        default = str(default).lower()
+    return f"{key}={'null' if default is None else default}"
 
 
 def main(arguments: Sequence[str]) -> int:

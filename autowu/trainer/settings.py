@@ -6,7 +6,7 @@ Torch is not imported, so that a config can be checked in a blink.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 
 def limited(default: Any, **limits: float) -> Any:
@@ -16,22 +16,154 @@ def limited(default: Any, **limits: float) -> Any:
 
 @dataclass(frozen=True)
 class DataSettings:
-    name: Literal["digits"] = "digits"  # scikit-learn's 1,797 scans of 8x8 pixels, not downloaded
+    """What every data set has; its own settings stand beside the name, flat."""
+
+    name: str = ""
     batch_size: int = limited(32, at_least=1)  # images per optimizer step, over all ranks
+    num_workers: int | None = limited(None, at_least=0)  # loader processes of a rank; null: chosen
+    mixup: float = limited(0.0, at_least=0)  # alpha of Mixup, through timm; 0: off
+    cutmix: float = limited(0.0, at_least=0)  # alpha of CutMix, through timm; 0: off
+
+
+# Of images that lie decoded in memory: crop_flip pads by an eighth and crops, and flips; cifar adds
+# AutoAugment's CIFAR-10 policy before and Cutout of half the size after it.
+MemoryAugment = Literal["none", "crop_flip", "cifar"]
+# Of images that are decoded as they are read: imagenet crops at random and flips; deit adds
+# RandAugment and random erasing. Both through timm.
+FileAugment = Literal["imagenet", "deit"]
+AnyAugment = Literal["none", "crop_flip", "cifar", "imagenet", "deit"]
+FILE_AUGMENTS: tuple[str, ...] = get_args(FileAugment)
+
+
+@dataclass(frozen=True)
+class DigitsSettings(DataSettings):
+    """scikit-learn's 1,797 scans of handwritten digits, 8x8 pixels, not downloaded."""
+
+    name: Literal["digits"] = "digits"
+    augment: MemoryAugment = "none"
+
+
+@dataclass(frozen=True)
+class CifarSettings(DataSettings):
+    root: str = "data"  # folder that holds cifar-10-batches-py or cifar-100-python
+    download: bool = False  # fetch them into root when they are not there
+    augment: MemoryAugment = "cifar"
+
+
+@dataclass(frozen=True)
+class Cifar10Settings(CifarSettings):
+    name: Literal["cifar10"] = "cifar10"
+
+
+@dataclass(frozen=True)
+class Cifar100Settings(CifarSettings):
+    name: Literal["cifar100"] = "cifar100"
+
+
+@dataclass(frozen=True)
+class ImageFileSettings(DataSettings):
+    root: str = "data"
+    # Pixels of the square crop; null: the images have one size, and lie decoded in memory.
+    image_size: int | None = limited(224, at_least=1)
+    augment: AnyAugment = "imagenet"
+
+
+@dataclass(frozen=True)
+class ImageNetSettings(ImageFileSettings):
+    """<root>/train/<class>/<image> and <root>/val/<class>/<image>, the same classes in both."""
+
+    name: Literal["imagenet"] = "imagenet"
+
+
+@dataclass(frozen=True)
+class FolderSettings(ImageFileSettings):
+    """As imagenet; the second folder may also be called test, and have fewer classes."""
+
+    name: Literal["folder"] = "folder"
+
+
+@dataclass(frozen=True)
+class ParquetSettings(ImageFileSettings):
+    """Parquet files with encoded images, as Hugging Face lays image data sets out."""
+
+    name: Literal["parquet"] = "parquet"
+    image_size: int | None = limited(None, at_least=1)
+    augment: AnyAugment = "none"
+    label_column: str | None = None  # null: label, or the only column whose name ends with it
+
+
+@dataclass(frozen=True)
+class SyntheticSettings(DataSettings):
+    """Random pixels and labels, for measurements and for trying a setup out."""
+
+    name: Literal["synthetic"] = "synthetic"
+    num_images: int = limited(1024, at_least=1)  # to train on; a quarter more to test on
+    num_classes: int = limited(10, at_least=2)
+    image_size: int = limited(32, at_least=1)  # pixels
+    augment: MemoryAugment = "none"
+
+
+DATA_SETS: dict[str, type[DataSettings]] = {
+    "digits": DigitsSettings,
+    "cifar10": Cifar10Settings,
+    "cifar100": Cifar100Settings,
+    "imagenet": ImageNetSettings,
+    "folder": FolderSettings,
+    "parquet": ParquetSettings,
+    "synthetic": SyntheticSettings,
+}
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    name: Literal["small_cnn"] = "small_cnn"  # for small images, about 56 thousand parameters
+    # small_cnn, cifar_resnet18, wide_resnet28_10, or a name that timm knows
+    name: str = "small_cnn"
+    drop_path: float = limited(0.0, at_least=0, below=1)  # rate of stochastic depth, timm's models
 
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    name: Literal["adamp", "adamw", "sgd"] = "adamp"
-    lr: float | None = limited(
-        None, above=0
-    )  # peak LR of every schedule but autowu, which finds it
-    weight_decay: float = limited(0.01, at_least=0)  # decoupled in adamp and adamw: times the LR
+    """What every optimizer has; its own settings stand beside the name, flat."""
+
+    name: str = ""
+    # Peak LR of every schedule but autowu, which finds it.
+    lr: float | None = limited(None, above=0)
+    weight_decay: float = limited(0.01, at_least=0)  # decoupled (times the LR) in all but sgd
+    no_decay_norms: bool = False  # leave biases and the weights of norms out of the decay
+
+
+@dataclass(frozen=True)
+class AdamPSettings(OptimizerSettings):
+    name: Literal["adamp"] = "adamp"
+    delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
+    wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
+
+
+@dataclass(frozen=True)
+class AdamWSettings(OptimizerSettings):
+    name: Literal["adamw"] = "adamw"
+
+
+@dataclass(frozen=True)
+class LambSettings(OptimizerSettings):
+    name: Literal["lamb"] = "lamb"
+    # LAMB's own limit of the gradient's L2 norm, before its moments; null: none.
+    max_grad_norm: float | None = limited(1.0, above=0)
+
+
+@dataclass(frozen=True)
+class SGDSettings(OptimizerSettings):
+    name: Literal["sgd"] = "sgd"
+    momentum: float = limited(0.9, at_least=0, below=1)
+    nesterov: bool = True
+
+
+OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
+    "adamp": AdamPSettings,
+    "adamw": AdamWSettings,
+    "lamb": LambSettings,
+    "sgd": SGDSettings,
+}
 
 
 @dataclass(frozen=True)
@@ -88,20 +220,29 @@ SCHEDULES: dict[str, type[ScheduleSettings]] = {
 @dataclass(frozen=True)
 class TrackingSettings:
     wandb: Literal["disabled", "offline", "online"] = "disabled"  # project: WANDB_PROJECT or autowu
+    tensorboard: bool = False  # event files in the run directory
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: DataSettings = field(default_factory=DataSettings)
+    data: DataSettings = field(default_factory=DigitsSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: OptimizerSettings = field(default_factory=AdamPSettings)
     schedule: ScheduleSettings = field(default_factory=AutoWUSettings)
     epochs: int = limited(30, at_least=1)  # passes over the training images
-    accumulate: int = limited(1, at_least=1)  # forward passes per optimizer step
+    accumulate: int = limited(1, at_least=1)  # forward passes of a rank per optimizer step
     clip_grad_norm: float | None = limited(None, above=0)  # largest L2 norm of the gradient
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the forward pass; weights stay fp32
+    label_smoothing: float = limited(0.0, at_least=0, below=1)  # of the training loss
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the forward pass; weights stay fp32
+    compile: bool = False  # torch.compile the network
+    channels_last: bool = False  # memory format of images and weights; faster on GPUs
+    sync_batchnorm: bool = False  # batch statistics over all ranks; GPUs only
     device: str = "auto"  # auto, cpu, cuda or cuda:<index>; auto: cuda where there is one
-    seed: int = limited(0, at_least=0, below=2**63)  # of the weights and the order of the images
+    seed: int = limited(0, at_least=0, below=2**63)  # of weights, order and augmentation
+    checkpoint_every: int | str = limited("epoch", at_least=1)  # "epoch", "<n> epochs", or steps
+    # Steps between two looks at the losses: they are averaged over the ranks and written then, and
+    # a signal is answered.
+    log_every: int = limited(20, at_least=1)
     output_dir: str = "runs"  # folder of the run directories
     name: str | None = None  # of the run directory; null: made of the settings
     resume: str = "auto"  # auto, never, or the path of a checkpoint or a run directory
@@ -109,6 +250,12 @@ class Settings:
 
 
 SECTIONS = ("data", "model", "optimizer", "schedule", "tracking")  # the nested fields of Settings
+# Sections whose `name` decides which other settings they have.
+VARIANTS: dict[str, dict[str, type]] = {
+    "data": dict(DATA_SETS),
+    "optimizer": dict(OPTIMIZERS),
+    "schedule": dict(SCHEDULES),
+}
 
 
 def run_name(settings: Settings) -> str:

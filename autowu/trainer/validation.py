@@ -10,10 +10,13 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.settings import (
-    SCHEDULES,
+    FILE_AUGMENTS,
     SECTIONS,
+    VARIANTS,
     AutoWUSettings,
-    ScheduleSettings,
+    DataSettings,
+    ImageFileSettings,
+    MemoryAugment,
     Settings,
     WarmupCosineSettings,
 )
@@ -27,20 +30,33 @@ class Field(NamedTuple):
     limits: dict[str, float]  # at_least, above, at_most, below
 
 
-def settings_fields(schedule: type[ScheduleSettings]) -> dict[str, Field]:
-    """Every key, dotted, when `schedule` is the schedule in use."""
+def settings_fields(chosen: dict[str, type]) -> dict[str, Field]:
+    """Every key, dotted, when `chosen` are the dataclasses of the sections that have variants."""
     fields: dict[str, Field] = {}
     for section in dataclasses.fields(Settings):
         if section.name not in SECTIONS:
             fields[section.name] = Field(section.type, section.default, dict(section.metadata))
             continue
-        kind: Any = schedule if section.name == "schedule" else section.type
+        kind: Any = chosen.get(section.name, section.type)
         for entry in dataclasses.fields(kind):
             key = f"{section.name}.{entry.name}"
             fields[key] = Field(entry.type, entry.default, dict(entry.metadata))
-    # The name decides which schedule is meant, so all of them are its choices.
-    choices = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
-    fields["schedule.name"] = fields["schedule.name"]._replace(type=choices)
+        if section.name in VARIANTS:
+            # The name decides which variant is meant, so all of them are its choices.
+            choices = Literal[tuple(VARIANTS[section.name])]  # type: ignore[valid-type]
+            key = f"{section.name}.name"
+            fields[key] = fields[key]._replace(type=choices)
+    return fields
+
+
+def all_fields() -> dict[str, Field]:
+    """Every key of every variant; one that several have stands as in the first of them."""
+    fields: dict[str, Field] = {}
+    default = {name: type(getattr(Settings(), name)) for name in VARIANTS}
+    for section, variants in VARIANTS.items():
+        for kind in (default[section], *variants.values()):
+            for key, field in settings_fields(default | {section: kind}).items():
+                fields.setdefault(key, field)
     return fields
 
 
@@ -50,12 +66,21 @@ def closest(word: str, candidates: list[str], cutoff: float = 0.6) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def unknown_key(key: str, value: Any, schedule: str) -> str:
-    """The message for a key that does not exist, or that belongs to another schedule."""
-    for name, other in SCHEDULES.items():
-        if name != schedule and key in settings_fields(other):
-            return f"{key}={value}: a setting of {name}, but schedule.name is {schedule}"
-    keys = list(settings_fields(SCHEDULES[schedule]))
+def unknown_key(key: str, value: Any, chosen: dict[str, type]) -> str:
+    """The message for a key that does not exist, or that belongs to another variant."""
+    fields = settings_fields(chosen)
+    section = key.partition(".")[0]
+    owners = [
+        name
+        for name, kind in VARIANTS.get(section, {}).items()
+        if key in settings_fields(chosen | {section: kind})
+    ]
+    if owners:
+        current = fields[f"{section}.name"].default
+        return (
+            f"{key}={value}: a setting of {' and '.join(owners)}, but {section}.name is {current}"
+        )
+    keys = list(fields)
     if key in SECTIONS:
         inside = [known for known in keys if known.startswith(f"{key}.")]
         return f"{key}={value}: a section, set one of {', '.join(inside)}"
@@ -111,6 +136,12 @@ def _check_run(settings: Settings) -> None:
             f"accumulate={settings.accumulate}: must divide"
             f" data.batch_size={settings.data.batch_size}"
         )
+    _check_data(settings.data, settings.accumulate)
+    every = settings.checkpoint_every
+    if isinstance(every, str) and not re.fullmatch(r"epoch|[1-9]\d* epochs?", every):
+        raise ConfigError(
+            f'checkpoint_every={every}: must be epoch, "<n> epochs" or an integer (steps)'
+        )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", settings.device):
         choices = ["auto", "cpu", "cuda"]
         hint = closest(settings.device, choices)
@@ -122,6 +153,23 @@ def _check_run(settings: Settings) -> None:
     for key in ("output_dir", "resume"):
         if not getattr(settings, key):
             raise ConfigError(f"{key}=: must not be empty")
+
+
+def _check_data(data: DataSettings, accumulate: int) -> None:
+    if isinstance(data, ImageFileSettings):
+        in_memory = data.image_size is None
+        fitting = ("none", *(get_args(MemoryAugment) if in_memory else FILE_AUGMENTS))
+        if data.augment not in fitting:
+            state = "null (images of one size, in memory)" if in_memory else str(data.image_size)
+            choices = " or ".join(dict.fromkeys(fitting))
+            raise ConfigError(
+                f"data.augment={data.augment}: must be {choices} with data.image_size={state}"
+            )
+    if (data.mixup or data.cutmix) and data.batch_size // accumulate % 2:
+        raise ConfigError(
+            f"data.batch_size={data.batch_size}: data.mixup and data.cutmix pair images, so what"
+            f" is left of it in a forward pass (accumulate={accumulate}) must be even"
+        )
 
 
 def _check_autowu(settings: Settings, schedule: AutoWUSettings) -> None:
