@@ -25,6 +25,7 @@ class Schedule(Protocol):
     @property
     def tests(self) -> Sequence[MinimumTest]: ...
     def step(self, loss: Tensor) -> None: ...
+    def observe(self, loss: Tensor) -> None: ...  # a loss of a step that was not taken
     def get_last_lr(self) -> list[Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
@@ -78,6 +79,9 @@ class WarmupCosine(LambdaLR):
     @property
     def start_lr(self) -> float | None:
         return float(self.base_lrs[0]) * self.scale if self.phase is Phase.DECAY else None
+
+    def observe(self, loss: object) -> None:
+        """Nothing: the loss is not looked at."""
 
     def step(self, loss: object = None) -> None:
         """One step further; the loss is taken, and not looked at, so that schedules are alike."""

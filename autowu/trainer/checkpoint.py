@@ -5,70 +5,94 @@ A checkpoint is written whole or not at all. It holds plain Python values and te
 run cannot go on under different ones.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import nn
 
-from autowu.trainer.build_schedule import Schedule
 from autowu.trainer.config_files import flatten
-from autowu.trainer.errors import CheckpointError
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import CheckpointError, WriteError
+from autowu.trainer.files import atomic_file
 from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
 
-KEYS = ("config", "progress", "model", "optimizer", "scheduler", "random_state")
-FREE_TO_CHANGE = ("output_dir", "name", "tracking.")  # where a run lies and who watches it
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` on success, and leaves no trace on failure."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard", "ranks")
+# Where a run lies, who watches it, where its images lie and how many processes read them.
+FREE_TO_CHANGE = (
+    "output_dir",
+    "name",
+    "tracking.",
+    "data.root",
+    "data.download",
+    "data.num_workers",
+)
 
 
-def save_checkpoint(
-    path: Path,
-    config: dict[str, Any],
-    progress: Progress,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Schedule,
-) -> None:
-    """Write the whole state of a run."""
-    state = {
-        "config": config,
-        "progress": asdict(progress),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        # Dropout draws from these; the order of the images is keyed by (seed, epoch) instead.
-        "random_state": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
-    }
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a dict of plain values and tensors; WriteError when that fails."""
     with atomic_file(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch's writer hides the reason; what it left unwritten still fails with it.
+            file.flush()
+            raise WriteError(f"{path}: cannot be written: {error}") from None
+
+
+class Checkpoints:
+    """When and where a run is saved.
+
+    Args:
+        run: whose `last.pt` is replaced every time.
+        config: the settings, to be kept with the state.
+        every: `epoch`, `<n> epochs`, or optimizer steps.
+        ranks: those that share the run; the first of them writes.
+    """
+
+    def __init__(
+        self, run: RunDirectory, config: dict[str, Any], every: int | str, ranks: Ranks
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.ranks = ranks
+        self.every_steps = every if isinstance(every, int) else None
+        words = [1, "epoch"] if every == "epoch" else str(every).split()
+        self.every_epochs = int(words[0]) if self.every_steps is None else None
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after so many optimizer steps of the run."""
+        return self.every_steps is not None and step % self.every_steps == 0
+
+    def is_due_after_epoch(self, progress: Progress) -> bool:
+        """Whether to save after the epoch that was just finished."""
+        if self.every_epochs is not None:
+            return progress.epoch % self.every_epochs == 0
+        return self.is_due(progress.step)
+
+    def save(self, state: RunState) -> None:
+        """Write the whole state; every rank waits until it is on the disk."""
+        gathered = {"config": self.config, **state.gather(self.ranks)}
+
+        def write() -> None:
+            self.run.sync()  # the lines that the checkpoint counts on come first
+            save(self.run.last, gathered)
+
+        self.ranks.on_main(write)
 
 
 def save_weights(path: Path, model: nn.Module, progress: Progress) -> None:
     """Write the weights alone, with the epoch and the test accuracy (%) that they stand for."""
-    state = {
-        "model": model.state_dict(),
-        "epoch": progress.epoch,
-        "test_accuracy": progress.test_accuracy,
-    }
-    with atomic_file(path) as file:
-        torch.save(state, file)
+    save(
+        path,
+        {
+            "model": model.state_dict(),
+            "epoch": progress.epoch,
+            "test_accuracy": progress.test_accuracy,
+        },
+    )
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -78,9 +102,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     # A damaged file can fail in the zip reader, the unpickler or anywhere in between.
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({reason})") from None
+        raise CheckpointError(
+            f"{path}: not a readable checkpoint ({reason}); put a good one in its place, or start"
+            " afresh with resume=never"
+        ) from None
     found = state if isinstance(state, dict) else {}
-    missing = [key for key in KEYS if not isinstance(found.get(key), dict)]
+    missing = [key for key in KEYS if not isinstance(found.get(key), dict | list)]
     if missing:
         raise CheckpointError(
             f"{path}: not a checkpoint that a run can continue from (no {', '.join(missing)} in it)"
@@ -102,25 +129,3 @@ def check_same_settings(path: Path, saved: dict[str, Any], current: dict[str, An
 
 def _shown(value: Any) -> Any:
     return "null" if value is None else value
-
-
-def restore_checkpoint(
-    path: Path,
-    state: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Schedule,
-) -> Progress:
-    """Put what `load_checkpoint(path)` read back into the objects that it was taken from."""
-    try:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])  # writes its LR into the optimizer
-        torch.set_rng_state(state["random_state"]["cpu"])
-        if len(state["random_state"]["cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random_state"]["cuda"])
-        return Progress(**state["progress"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        message = f"{path}: does not fit the network or the optimizer of this version ({reason})"
-        raise CheckpointError(message) from error

@@ -1,90 +1,328 @@
-"""Data sets as tensors that live on the training device, and the order in which they are seen.
+"""From a data set to batches on the device: order, shares of the ranks, loader processes.
 
-Small images are kept decoded in memory: a batch is an index into a tensor, and no worker process
-stands between the data and the step.
+The order of an epoch is a permutation keyed by (seed, epoch). A step takes the next `batch_size`
+of it; rank r of R works on the r-th of R equal parts, cut further into `accumulate` micro-batches.
+So the images of a step, and what augmentation makes of them, do not depend on the number of ranks
+or loader processes, and an epoch can be entered at any step.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from autowu.trainer import data_sets
+from autowu.trainer.augment import file_transform
+from autowu.trainer.data_sets import DataSet, Split
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import ConfigError, DataError
+from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
+from autowu.trainer.random_state import keyed_states
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
+EVALUATION_BATCH = 256  # images of a forward pass of the evaluation, unless training takes more
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
-@dataclass(frozen=True)
+class Request(NamedTuple):
+    """What a loader process is asked for."""
+
+    epoch: int
+    indices: Tensor
+
+
+@dataclass
 class ImageData:
-    train_images: Tensor  # (num_train, channels, height, width) float32, standardised
-    train_labels: Tensor  # (num_train,) int64
-    test_images: Tensor  # (num_test, channels, height, width) float32, standardised
-    test_labels: Tensor  # (num_test,) int64
+    train: Images
+    test: Images
     num_classes: int
-    batch_size: int  # images per optimizer step
-
-    @property
-    def num_channels(self) -> int:
-        return self.train_images.shape[1]
+    num_channels: int
+    image_size: int  # pixels
+    mean: Tensor  # (channels, 1, 1) float32 on the device, in units of a pixel
+    deviation: Tensor
+    batch_size: int  # images per optimizer step, over all ranks
+    accumulate: int  # micro-batches that a rank's part is cut into
+    seed: int
+    ranks: Ranks
+    num_workers: int
+    channels_last: bool = False
+    mix: Callable[[Tensor, Tensor], Batch] | None = None  # Mixup or CutMix of a micro-batch
+    wait_seconds: float = 0.0  # spent waiting for data since the start
+    _loader: Any = field(default=None, repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch; the last short batch is dropped in training."""
-        return len(self.train_images) // self.batch_size
+        return len(self.train) // self.batch_size
 
-    def train_batches(self, seed: int, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, in an order that (seed, epoch) alone determine.
+    @property
+    def micro_batch_size(self) -> int:
+        return self.batch_size // (self.ranks.world_size * self.accumulate)
+
+    def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
+        """The rank's micro-batches of each step of an epoch, from step `first_step` of it on.
 
         Every epoch drops the images that its last, short batch would have held; the next epoch
         is shuffled anew, so no image is left out for good.
         """
-        order = np.random.default_rng((seed, epoch)).permutation(len(self.train_images))
-        indices = torch.from_numpy(order).to(self.train_images.device)
-        for batch in indices.split(self.batch_size)[: self.steps_per_epoch]:
-            yield self.train_images[batch], self.train_labels[batch]
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
+        indices = torch.from_numpy(order)
+        size = self.micro_batch_size
+        requests = []
+        for step in range(first_step, self.steps_per_epoch):
+            start = step * self.batch_size + self.ranks.rank * size * self.accumulate
+            part = indices[start : start + size * self.accumulate]
+            requests += [Request(epoch, micro_batch) for micro_batch in part.split(size)]
+        if self._loader is None:
+            self._loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=True)
+        loaded = self._loader(requests)
+        for step in range(first_step, self.steps_per_epoch):
+            started = time.perf_counter()
+            raw = [next(loaded) for _ in range(self.accumulate)]
+            self.wait_seconds += time.perf_counter() - started
+            yield [
+                self._mixed(*self._to_device(*each), epoch, step, micro_batch)
+                for micro_batch, each in enumerate(raw)
+            ]
 
-    def test_batches(self, batch_size: int = 1024) -> Iterator[Batch]:
-        """Every test image once, in order."""
-        yield from zip(
-            self.test_images.split(batch_size), self.test_labels.split(batch_size), strict=True
-        )
+    def test_batches(self) -> Iterator[Batch]:
+        """This rank's share of the test images, each once over all ranks."""
+        share = torch.arange(self.ranks.rank, len(self.test), self.ranks.world_size)
+        sizes = max(EVALUATION_BATCH, self.micro_batch_size)
+        requests = [Request(0, part) for part in share.split(sizes)] if len(share) else []
+        loader = Loader(self.test, self.num_workers, self.ranks.device, persistent=False)
+        for images, labels in loader(requests):
+            yield self._to_device(images, labels)
+
+    def _to_device(self, images: Tensor, labels: Tensor) -> Batch:
+        device = self.ranks.device
+        images = normalise(images.to(device, non_blocking=True), self.mean, self.deviation)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images, labels.to(device, non_blocking=True)
+
+    def _mixed(
+        self, images: Tensor, labels: Tensor, epoch: int, step: int, micro_batch: int
+    ) -> Batch:
+        """Images paired within the micro-batch, by the same random numbers on all ranks."""
+        if self.mix is None:
+            return images, labels
+        with keyed_states() as key:
+            key(self.seed, epoch, step, micro_batch)
+            return self.mix(images, labels)
 
 
-def load_data(name: str, batch_size: int, device: torch.device) -> ImageData:
-    """Load a data set by name, split and standardised the same way in every run.
+class Loader:
+    """Answers requests in order, in this process or ahead of time in others."""
+
+    def __init__(
+        self, images: Images, num_workers: int, device: torch.device, persistent: bool
+    ) -> None:
+        self.images = _Answers(images)
+        self.requests = _Requests()
+        self.workers: DataLoader[Any] | None = None
+        if num_workers:
+            self.workers = DataLoader(
+                self.images,
+                batch_size=None,
+                sampler=self.requests,
+                num_workers=num_workers,
+                pin_memory=device.type == "cuda",
+                persistent_workers=persistent,
+                prefetch_factor=4,
+                worker_init_fn=_ignore_signals,
+                generator=torch.Generator(),  # or each pass would draw from the global one
+            )
+
+    def __call__(self, requests: list[Request]) -> Iterator[tuple[Tensor, Tensor]]:
+        self.requests.requests = requests
+        answers = iter(self.workers) if self.workers else map(self.images.__getitem__, requests)
+        try:
+            for answer in answers:
+                if isinstance(answer, DataError):
+                    raise answer
+                yield answer
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(f"a loader process died (out of memory?): {error}") from None
+
+
+class _Requests:
+    """A sampler whose content is set before each pass."""
+
+    requests: list[Request] = []  # noqa: RUF012
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+
+class _Answers(Dataset[Any]):
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor] | DataError:
+        try:
+            return self.images.batch(request.indices, request.epoch)
+        except DataError as error:
+            return error  # raised in a loader process it would come with that one's traceback
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach loader processes too; the rank itself ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def load_data(
+    name: str,
+    batch_size: int,
+    *,
+    ranks: Ranks,
+    seed: int = 0,
+    accumulate: int = 1,
+    num_workers: int | None = None,
+    augment: str = "none",
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    channels_last: bool = False,
+    **settings: Any,
+) -> ImageData:
+    """Load a data set by name.
+
+    Args:
+        name, batch_size, num_workers, augment, mixup, cutmix, settings: as in
+            `autowu.trainer.settings`.
+        ranks: those that share each batch.
+        seed: of order and augmentation.
+        accumulate: micro-batches of a rank's share of a batch.
+        channels_last: the memory format of the images.
 
     Raises:
-        ValueError: for an unknown name, or a batch larger than the training split.
+        ConfigError, DataError: for files that are missing, damaged or do not fit together; a batch
+            larger than the training split.
     """
-    loaders = {"digits": _digits}
-    if name not in loaders:
-        raise ValueError(f"data.name={name}: must be one of {', '.join(loaders)}")
-    train_images, test_images, train_labels, test_labels = (
-        torch.from_numpy(array).to(device) for array in loaders[name]()
-    )
-    if batch_size > len(train_images):
-        raise ValueError(
-            f"data.batch_size={batch_size}: must be at most {len(train_images)},"
+    data_set, image_size = read_data_set(name, ranks, settings)
+    check_labels(name, data_set)
+    num_train = len(data_set.train.labels)
+    if batch_size > num_train:
+        raise ConfigError(
+            f"data.batch_size={batch_size}: must be at most {num_train},"
             f" the training images of {name}"
         )
-    num_classes = int(train_labels.max()) + 1
-    return ImageData(train_images, train_labels, test_images, test_labels, num_classes, batch_size)
+    in_memory = data_set.train.pixels is not None
+    train = _to_images(name, data_set.train, augment, image_size, seed, is_training=True)
+    test = _to_images(name, data_set.test, "none", image_size, seed, is_training=False)
+    mean, deviation = _statistics(data_set.train)
+    num_channels = len(mean)
+    return ImageData(
+        train=train,
+        test=test,
+        num_classes=data_set.num_classes,
+        num_channels=num_channels,
+        image_size=image_size,
+        mean=mean.view(-1, 1, 1).to(ranks.device),
+        deviation=deviation.view(-1, 1, 1).to(ranks.device),
+        batch_size=batch_size,
+        accumulate=accumulate,
+        seed=seed,
+        ranks=ranks,
+        num_workers=default_num_workers(ranks, in_memory) if num_workers is None else num_workers,
+        channels_last=channels_last,
+        mix=_mixer(mixup, cutmix, data_set.num_classes) if mixup or cutmix else None,
+    )
 
 
-def _digits() -> list[np.ndarray]:
-    """scikit-learn's 1,797 scans of handwritten digits: 1,437 to train on, 360 to test on.
+def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[DataSet, int]:
+    """The two splits, and the size of their images in pixels once they are decoded."""
+    if name == "digits":
+        data_set = data_sets.digits()
+    elif name == "synthetic":
+        data_set = data_sets.synthetic(**settings)
+    elif name in data_sets.CIFAR:
+        if settings["download"]:
+            ranks.on_main(lambda: data_sets.download_cifar(name, settings["root"]))
+        data_set = data_sets.cifar(name, settings["root"])
+    else:
+        image_size = settings["image_size"]
+        if name == "parquet":
+            data_set = data_sets.parquet(settings["root"], settings["label_column"])
+        else:
+            data_set = data_sets.image_folders(name, settings["root"])
+        if image_size is not None:
+            return data_set, image_size
+        data_set = data_set._replace(
+            train=data_sets.decode_all(data_set.train, f"training image of {name}"),
+            test=data_sets.decode_all(data_set.test, f"test image of {name}"),
+        )
+    assert data_set.train.pixels is not None
+    assert data_set.test.pixels is not None
+    if data_set.train.pixels.shape[1:] != data_set.test.pixels.shape[1:]:
+        raise DataError(f"data.name={name}: the images to train and to test on differ in size")
+    return data_set, data_set.train.pixels.shape[-1]
 
-    Returns:
-        train images (1437, 1, 8, 8), test images (360, 1, 8, 8), both float32 of mean 0 and
-        deviation 1 over the training pixels; train labels (1437,), test labels (360,), int64.
+
+def check_labels(name: str, data_set: DataSet) -> None:
+    """Raise DataError for classes that are only tested, or numbers beyond the classes."""
+    trained = set(data_set.train.labels.unique().tolist())
+    unknown = sorted(set(data_set.test.labels.unique().tolist()) - trained)
+    if unknown:
+        some = ", ".join(map(str, unknown[:5])) + ", ..." * (len(unknown) > 5)
+        raise DataError(f"data.name={name}: the test images have classes without training: {some}")
+
+
+def default_num_workers(ranks: Ranks, in_memory: bool) -> int:
+    """Loader processes of a rank: none where the device is the CPU that would have to run them."""
+    if ranks.device.type == "cpu" and in_memory:
+        return 0
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(0, min(8, (num_cores or 1) // ranks.local_size - 1))
+
+
+def _to_images(
+    name: str, split: Split, augment: str, image_size: int, seed: int, is_training: bool
+) -> Images:
+    if split.pixels is not None:
+        return MemoryImages(split.pixels, split.labels, augment, seed)
+    transform = file_transform(augment, image_size, is_training)
+    kind = "training" if is_training else "test"
+    return EncodedImages(split.sources, split.labels, transform, seed, f"{kind} image of {name}")
+
+
+def _statistics(split: Split) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel, (channels,): of the pixels, or those of ImageNet."""
+    if split.pixels is None:
+        return 255 * torch.tensor(IMAGENET_MEAN), 255 * torch.tensor(IMAGENET_DEVIATION)
+    # Exact and without a float copy of the data: from the histogram of each channel.
+    values = torch.arange(256, dtype=torch.float64)
+    means, deviations = [], []
+    for channel in split.pixels.unbind(1):
+        counts = channel.flatten().bincount(minlength=256).double()
+        mean = (counts * values).sum() / counts.sum()
+        means.append(mean)
+        deviations.append(((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt())
+    deviation = torch.stack(deviations).float()
+    return torch.stack(means).float(), deviation.where(deviation > 0, 1.0)
+
+
+def _mixer(mixup: float, cutmix: float, num_classes: int) -> Callable[[Tensor, Tensor], Batch]:
+    """timm's Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019), either at even odds.
+
+    The labels become probabilities (batch, classes); label smoothing is left to the loss.
     """
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    from timm.data import Mixup
 
-    digits = load_digits()
-    images = digits.images.astype(np.float32)[:, None]
-    labels = digits.target.astype(np.int64)
-    # The split is part of the task, not of the run: it never depends on the run's seed.
-    split = train_test_split(images, labels, test_size=0.2, random_state=0, stratify=labels)
-    mean, deviation = split[0].mean(), split[0].std()
-    return [(split[0] - mean) / deviation, (split[1] - mean) / deviation, split[2], split[3]]
+    return Mixup(
+        mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=num_classes
+    )

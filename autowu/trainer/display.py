@@ -21,12 +21,19 @@ class Display:
     """A bar over all optimizer steps with the time left, and at most `max_lines` lines of text."""
 
     def __init__(
-        self, epochs: int, steps_per_epoch: int, steps_done: int, max_lines: int = 30
+        self,
+        epochs: int,
+        steps_per_epoch: int,
+        steps_done: int,
+        max_lines: int = 30,
+        speaks: bool = True,
     ) -> None:
+        """`speaks` is False on all ranks but one, which show nothing."""
+        self.speaks = speaks
         self.epochs = epochs
         self.every = math.ceil(epochs / max_lines)
         console = Console()
-        self.is_terminal = console.is_terminal
+        self.is_terminal = speaks and console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,9 +71,12 @@ class Display:
             f"  test {metrics['test_accuracy']:5.2f} %"
             f"  LR {metrics['lr']:.1e}  {metrics['phase']}"
         )
-        if metrics["epoch"] % self.every and metrics["epoch"] < self.epochs:
-            return
+        if metrics["epoch"] % self.every == 0 or metrics["epoch"] == self.epochs:
+            self.say(line)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the bar where there is one."""
         if self.is_terminal:
-            self.progress.console.print(line, highlight=False)  # above the bar
-        else:
+            self.progress.console.print(line, highlight=False)
+        elif self.speaks:
             print(line, flush=True)

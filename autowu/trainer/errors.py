@@ -9,6 +9,7 @@ class RunError(Exception):
     """A run that cannot start or cannot go on; the message is one line."""
 
     exit_code = 1
+    is_shared = True  # every rank meets it, so the first one alone speaks
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
@@ -20,10 +21,20 @@ class ConfigError(RunError):
     exit_code = 2
 
 
+class DataError(RunError):
+    """Images that are missing, damaged, or do not fit together; the message names the file."""
+
+    exit_code = 2
+
+
 class CheckpointError(RunError):
     """A checkpoint, or a run directory, that cannot be used."""
 
     exit_code = 2
+
+
+class WriteError(RunError):
+    """A file of the run cannot be written; what was there before is still there."""
 
 
 class TrainingDiverged(RunError):

@@ -1,4 +1,6 @@
-"""Networks by name."""
+"""Networks by name: small ones for small images, and all of timm's."""
+
+from difflib import get_close_matches
 
 import torch.nn as nn
 from torch import Tensor
@@ -33,9 +35,129 @@ def _block(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.Modu
     ]
 
 
-def build_model(name: str, in_channels: int, num_classes: int) -> nn.Module:
-    """Build a network with random weights; ValueError for an unknown name."""
-    models = {"small_cnn": SmallCNN}
-    if name not in models:
-        raise ValueError(f"model.name={name}: must be one of {', '.join(models)}")
-    return models[name](in_channels, num_classes)
+def cifar_resnet18(in_channels: int, num_classes: int) -> nn.Module:
+    """torchvision's ResNet-18 (He et al. 2016) for images of 32x32 pixels: 11.2 M parameters.
+
+    The first convolution is 3x3 with stride 1, and no pooling follows, so that the four stages
+    see 32, 16, 8 and 4 pixels a side.
+    """
+    from torchvision.models import resnet18
+
+    model = resnet18(num_classes=num_classes)
+    model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()  # type: ignore[assignment]
+    return model
+
+
+class WideResNet(nn.Module):
+    """Pre-activation residual network of Zagoruyko and Komodakis 2016, arXiv:1605.07146.
+
+    Args:
+        in_channels: of the images.
+        num_classes: of the logits.
+        depth: `6 n + 4` layers, `n` blocks in each of three stages; 28.
+        width: factor on the 16, 32 and 64 channels of the stages; 10: 36.5 M parameters.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, depth: int = 28, width: int = 10
+    ) -> None:
+        super().__init__()
+        channels = [16, 16 * width, 32 * width, 64 * width]
+        blocks = (depth - 4) // 6
+        self.stem = nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False)
+        self.stages = nn.Sequential()
+        for stage in range(3):
+            for block in range(blocks):
+                first = block == 0
+                self.stages.append(
+                    PreActivationBlock(
+                        channels[stage] if first else channels[stage + 1],
+                        channels[stage + 1],
+                        stride=2 if first and stage > 0 else 1,
+                    )
+                )
+        self.norm = nn.BatchNorm2d(channels[3])
+        self.classifier = nn.Linear(channels[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> logits (batch, num_classes)."""
+        features = self.norm(self.stages(self.stem(images))).relu()
+        return self.classifier(features.mean(dim=(2, 3)))
+
+
+class PreActivationBlock(nn.Module):
+    """Twice norm, ReLU and 3x3 convolution; the shortcut branches off after the first ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        active = self.norm1(inputs).relu()
+        residual = self.conv2(self.norm2(self.conv1(active)).relu())
+        return residual + (inputs if self.shortcut is None else self.shortcut(active))
+
+
+OWN_MODELS = {
+    "small_cnn": SmallCNN,
+    "cifar_resnet18": cifar_resnet18,
+    "wide_resnet28_10": WideResNet,
+}
+
+
+def build_model(
+    name: str, in_channels: int, num_classes: int, image_size: int = 32, drop_path: float = 0.0
+) -> nn.Module:
+    """Build a network with random weights.
+
+    Args:
+        name: one of `OWN_MODELS`, or a model of timm, such as `resnet50`.
+        in_channels: of the images.
+        num_classes: of the logits.
+        image_size: pixels, for networks that are made for one size.
+        drop_path: rate of stochastic depth (Huang et al. 2016), for timm's models.
+
+    Raises:
+        ValueError: for an unknown name, or what that network does not have.
+    """
+    if name not in OWN_MODELS:
+        return _build_timm_model(name, in_channels, num_classes, image_size, drop_path)
+    if drop_path:
+        raise ValueError(f"model.drop_path={drop_path}: only models of timm have it, not {name}")
+    return OWN_MODELS[name](in_channels, num_classes)
+
+
+def _build_timm_model(
+    name: str, in_channels: int, num_classes: int, image_size: int, drop_path: float
+) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        near = get_close_matches(name, [*OWN_MODELS, *timm.list_models()], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(
+            f"model.name={name}: must be {', '.join(OWN_MODELS)} or a model of timm{hint}"
+        )
+    options = {"drop_path_rate": drop_path} if drop_path else {}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size and image_size != config.input_size[-1]:
+        options["img_size"] = image_size
+    try:
+        return timm.create_model(
+            name, pretrained=False, in_chans=in_channels, num_classes=num_classes, **options
+        )
+    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+        asked = f"{in_channels} channels, {image_size} pixels, model.drop_path={drop_path}"
+        raise ValueError(f"model.name={name}: cannot be built for {asked} ({error})") from None

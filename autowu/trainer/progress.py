@@ -1,64 +1,84 @@
 """How far a run has come, and the line of metrics.jsonl that an epoch adds."""
 
 import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from autowu.trainer.build_schedule import Schedule
-from autowu.trainer.loop import EpochTrace
 
 
 @dataclass
 class Progress:
     epoch: int = 0  # epochs done
-    step: int = 0  # optimizer steps done
+    step: int = 0  # optimizer steps done, those that the scaler skipped included
+    epoch_losses: list[float] = field(default_factory=list)  # of the epoch under way, so far
+    last_lr: float = 0.0  # of the last step
+    skipped_steps: int = 0  # left out by the scaler because the gradient was not finite
+    skipped_in_a_row: int = 0
     test_accuracy: float = 0.0  # % after the last epoch
     best_test_accuracy: float = 0.0  # % after the best epoch
     best_epoch: int = 0  # 0: none yet
+    epoch_seconds: float = 0.0  # of the epoch under way, spent on optimizer steps
+    epoch_wait_seconds: float = 0.0  # of those, spent waiting for data
     train_seconds: float = 0.0  # spent on optimizer steps, over all sessions
-    seconds: float = 0.0  # spent on epochs, evaluation included, over all sessions
+    seconds: float = 0.0  # the evaluations included
+
+    @property
+    def epoch_step(self) -> int:
+        """Steps done of the epoch under way."""
+        return len(self.epoch_losses)
 
     def epoch_done(
         self,
-        trace: EpochTrace,
+        *,
         test_accuracy: float,
+        evaluation_seconds: float,
+        gradient_norm: float,
         scheduler: Schedule,
+        restored_step: int | None,
         batch_size: int,
-        started: float,
+        gpu_memory: float | None,
     ) -> dict[str, Any]:
         """Count one epoch.
 
         Args:
-            trace: of its optimizer steps.
             test_accuracy: after it, in %.
-            scheduler: after it.
+            evaluation_seconds: that this took.
+            gradient_norm: L2, at the last step of the epoch.
+            scheduler: after the epoch.
+            restored_step: of the snapshot that the divergence guard put back, if it did.
             batch_size: images per optimizer step.
-            started: `time.perf_counter()` at its beginning.
+            gpu_memory: largest so far, GiB; None on a CPU.
 
         Returns:
-            Its line of metrics.jsonl; what depends on the clock is under `timing`.
+            Its line of metrics.jsonl; what depends on the machine is under `timing`.
         """
-        num_steps = len(trace.losses)
-        tests = [asdict(test) for test in scheduler.tests if test.step > self.step]
-        seconds = time.perf_counter() - started
+        num_steps = self.epoch_step
+        first_step = self.step - num_steps
+        tests = [asdict(test) for test in scheduler.tests if first_step < test.step <= self.step]
         self.epoch += 1
-        self.step += num_steps
         self.test_accuracy = test_accuracy
         if self.best_epoch == 0 or test_accuracy > self.best_test_accuracy:
             self.best_test_accuracy, self.best_epoch = test_accuracy, self.epoch
-        self.train_seconds += trace.seconds
-        self.seconds += seconds
-        return {
+        self.seconds += evaluation_seconds
+        metrics = {
             "epoch": self.epoch,
             "step": self.step,
-            "train_loss": math.fsum(trace.losses) / num_steps,
+            "train_loss": math.fsum(self.epoch_losses) / num_steps,
             "test_accuracy": test_accuracy,
-            "lr": trace.lrs[-1],
+            "lr": self.last_lr,
+            "gradient_norm": gradient_norm,
             "phase": scheduler.phase.name.lower(),
+            "skipped_steps": self.skipped_steps,
+            "restored_step": restored_step,
             "tests": tests,
             "timing": {
-                "seconds": seconds,
-                "images_per_second": num_steps * batch_size / trace.seconds,
+                "seconds": self.epoch_seconds + evaluation_seconds,
+                "images_per_second": num_steps * batch_size / self.epoch_seconds,
+                "data_wait": self.epoch_wait_seconds / self.epoch_seconds,
+                "gpu_memory_gib": gpu_memory,
             },
         }
+        self.epoch_losses = []
+        self.epoch_seconds = self.epoch_wait_seconds = 0.0
+        return metrics

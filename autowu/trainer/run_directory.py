@@ -11,15 +11,14 @@ best.pt         the weights of the best epoch
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from autowu.trainer.checkpoint import atomic_file
-from autowu.trainer.errors import CheckpointError, ConfigError
+from autowu.trainer.errors import CheckpointError, ConfigError, WriteError
+from autowu.trainer.files import append, atomic_file, sync
 
 STEPS_HEADER = "step,lr,loss\n"
 
@@ -66,6 +65,8 @@ class RunDirectory:
             self._write(self.steps, STEPS_HEADER)
         except OSError as error:
             raise ConfigError(f"output_dir: cannot write {self.path}: {error.strerror}") from None
+        except WriteError as error:
+            raise ConfigError(f"output_dir: {error}") from None
 
     def go_on(self, checkpoint: Path, config: str, epoch: int, step: int) -> None:
         """Take the run up where `checkpoint` left it; the lines written after it are cut off."""
@@ -85,12 +86,18 @@ class RunDirectory:
             raise CheckpointError(f"{checkpoint}: cannot go on from it: {error}") from None
 
     def append_metrics(self, metrics: dict[str, Any]) -> None:
-        _append(self.metrics, json.dumps(without_nan(metrics), allow_nan=False) + "\n")
+        append(self.metrics, json.dumps(without_nan(metrics), allow_nan=False) + "\n")
 
     def append_steps(self, first_step: int, lrs: Sequence[float], losses: Sequence[float]) -> None:
         """Write a line a step; `step` counts the steps done before it, so the first is 0."""
         rows = enumerate(zip(lrs, losses, strict=True), first_step)
-        _append(self.steps, "".join(f"{step},{lr!r},{loss:.9g}\n" for step, (lr, loss) in rows))
+        append(self.steps, "".join(f"{step},{lr!r},{loss:.9g}\n" for step, (lr, loss) in rows))
+
+    def sync(self) -> None:
+        """Have on the disk what was appended, before a checkpoint that counts on it."""
+        for path in (self.steps, self.metrics):
+            if path.exists():
+                sync(path)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         text = json.dumps(without_nan(summary), indent=2, allow_nan=False)
@@ -117,14 +124,6 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nan(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _append(path: Path, text: str) -> None:
-    """Append in one go, on disk before the checkpoint that speaks of it is written."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _first_lines(path: Path, count: int) -> str:

@@ -25,8 +25,8 @@ class DataSettings:
     cutmix: float = limited(0.0, at_least=0)  # alpha of CutMix, through timm; 0: off
 
 
-# Of images that lie decoded in memory: crop_flip pads by an eighth and crops, and flips; cifar adds
-# AutoAugment's CIFAR-10 policy before and Cutout of half the size after it.
+# Of images that lie decoded in memory: crop_flip pads by an eighth, crops and flips; cifar adds
+# AutoAugment's CIFAR-10 policy and Cutout of half the size.
 MemoryAugment = Literal["none", "crop_flip", "cifar"]
 # Of images that are decoded as they are read: imagenet crops at random and flips; deit adds
 # RandAugment and random erasing. Both through timm.
@@ -237,6 +237,7 @@ class Settings:
     compile: bool = False  # torch.compile the network
     channels_last: bool = False  # memory format of images and weights; faster on GPUs
     sync_batchnorm: bool = False  # batch statistics over all ranks; GPUs only
+    deterministic: bool = True  # on GPUs: the same bits every time, not the fastest kernels
     device: str = "auto"  # auto, cpu, cuda or cuda:<index>; auto: cuda where there is one
     seed: int = limited(0, at_least=0, below=2**63)  # of weights, order and augmentation
     checkpoint_every: int | str = limited("epoch", at_least=1)  # "epoch", "<n> epochs", or steps

@@ -1,11 +1,8 @@
 """Ctrl-C and SIGTERM end a run between two steps instead of in the middle of one."""
 
 import signal
-from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
-
-from autowu.trainer.errors import Interrupted
 
 T = TypeVar("T")
 
@@ -26,12 +23,10 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def watch(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; Interrupted instead of the next one when a signal has come."""
-        for batch in batches:
-            if self.received is not None:
-                raise Interrupted(self.received)
-            yield batch
+    @property
+    def number(self) -> int:
+        """The signal that ends the run: this rank's, or SIGTERM for one that another rank got."""
+        return signal.SIGTERM if self.received is None else self.received
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.received = number

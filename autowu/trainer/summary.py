@@ -8,22 +8,31 @@ from typing import Any
 
 import torch
 
-from autowu.trainer.build_schedule import Schedule
-from autowu.trainer.progress import Progress
+from autowu.trainer.distributed import Ranks
 from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
 
-PACKAGES = ("torch", "gpytorch", "numpy", "scikit-learn", "adamp", "omegaconf")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "gpytorch",
+    "numpy",
+    "scikit-learn",
+    "adamp",
+    "omegaconf",
+)
 
 
 def summarize(
-    progress: Progress,
-    scheduler: Schedule,
+    state: RunState,
+    ranks: Ranks,
     schedule_name: str,
     steps_per_epoch: int,
     batch_size: int,
-    device: torch.device,
 ) -> dict[str, Any]:
     """What summary.json holds; `test_accuracy` is that of the final weights, in %."""
+    progress, scheduler, device = state.progress, state.scheduler, ranks.device
     return {
         "test_accuracy": progress.test_accuracy,
         "best_test_accuracy": progress.best_test_accuracy,
@@ -31,12 +40,14 @@ def summarize(
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
         "diverged": scheduler.diverged,
+        "restored_step": state.guard.restored_step,
+        "skipped_steps": progress.skipped_steps,
         "epochs": progress.epoch,
         "steps_per_epoch": steps_per_epoch,
         "total_steps": progress.step,
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
-        "world_size": 1,
+        "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "versions": {"python": platform.python_version()} | _versions(),
         "commit": _commit(),
@@ -56,8 +67,16 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
     epoch = summary["switch_step"] / summary["steps_per_epoch"]
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
+    lines = []
+    if summary["restored_step"] is not None:
+        lines.append(
+            f"the sweep diverged; went on from the weights of step {summary['restored_step']}"
+        )
+    if summary["skipped_steps"]:
+        lines.append(f"{summary['skipped_steps']} steps skipped: the gradient overflowed in fp16")
     return "\n".join(
         [
+            *lines,
             f"test accuracy {summary['test_accuracy']:.2f} %"
             f" (best epoch {summary['best_test_accuracy']:.2f} %)",
             f"{found} {summary['start_lr']:.3g}, warmup ended at epoch {epoch:.1f} of"

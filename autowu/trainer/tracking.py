@@ -1,11 +1,13 @@
-"""Who watches a run: Weights & Biases when it is switched on, otherwise nobody."""
+"""Who watches a run: Weights & Biases and TensorBoard when they are switched on."""
 
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from autowu.trainer.errors import ConfigError
+from autowu.trainer.settings import TrackingSettings
 
 
 class Tracker:
@@ -52,10 +54,8 @@ class WandbTracker(Tracker):
             raise ConfigError(f"tracking.wandb={mode}: {error}") from None
 
     def log(self, metrics: dict[str, Any]) -> None:
-        tests = metrics["tests"]
-        last_test = {f"test/{key}": value for key, value in tests[-1].items()} if tests else {}
-        flat = {key: value for key, value in metrics.items() if key not in ("tests", "timing")}
-        self.run.log(flat | metrics["timing"] | last_test, step=metrics["step"])
+        for step, values in rows(metrics):
+            self.run.log(values, step=step)
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.run.summary.update(summary)
@@ -64,6 +64,90 @@ class WandbTracker(Tracker):
         self.run.finish(exit_code=0 if kind is None else 1)
 
 
-def start_tracker(mode: str, directory: Path, name: str, config: dict[str, Any]) -> Tracker:
-    """`mode` is `disabled`, `offline` or `online`; wandb is imported for the last two alone."""
-    return Tracker() if mode == "disabled" else WandbTracker(mode, directory, name, config)
+class TensorBoardTracker(Tracker):
+    """Event files in the run directory, for `tensorboard --logdir runs`."""
+
+    def __init__(self, directory: Path, first_step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ConfigError(
+                "tracking.tensorboard=true: needs `pip install tensorboard`"
+            ) from None
+        # What an interrupted run wrote after its checkpoint is hidden.
+        self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step or None)
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        for step, values in rows(metrics):
+            for key, value in values.items():
+                if isinstance(value, int | float):
+                    self.writer.add_scalar(key, value, step)
+
+    def __exit__(self, *exception: object) -> None:
+        self.writer.close()
+
+
+class Trackers(Tracker):
+    """Several that watch the same run."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self.trackers = trackers
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.log(metrics)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        for tracker in self.trackers:
+            tracker.finish(summary)
+
+    def __exit__(self, *exception: object) -> None:
+        for tracker in self.trackers:
+            tracker.__exit__(*exception)
+
+
+def rows(metrics: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What an epoch's line of metrics.jsonl says, as flat values under the steps they stand for.
+
+    A row for each test of the scheduler, then one for the epoch.
+    """
+    for test in metrics["tests"]:
+        probabilities = test["probabilities"]
+        yield (
+            test["step"],
+            {
+                "test/positive": int(test["positive"]),
+                "test/lr": test["lr"],
+                "test/lr_at_minimum": test["lr_at_minimum"],
+                **{f"test/probability_{j}": p for j, p in enumerate(probabilities)},
+            },
+        )
+    flat = {key: value for key, value in metrics.items() if key not in ("tests", "timing")}
+    flat |= metrics["timing"]
+    yield metrics["step"], {key: value for key, value in flat.items() if value is not None}
+
+
+def start_tracker(
+    settings: TrackingSettings,
+    directory: Path,
+    name: str,
+    config: dict[str, Any],
+    first_step: int,
+    speaks: bool = True,
+) -> Tracker:
+    """What `settings` switch on; their packages are imported for nothing else.
+
+    Args:
+        settings: of the run.
+        directory: of the run.
+        name: of the run.
+        config: every setting, to be shown beside the metrics.
+        first_step: optimizer steps done already.
+        speaks: False on all ranks but one.
+    """
+    trackers: list[Tracker] = []
+    if speaks and settings.wandb != "disabled":
+        trackers.append(WandbTracker(settings.wandb, directory, name, config))
+    if speaks and settings.tensorboard:
+        trackers.append(TensorBoardTracker(directory, first_step))
+    return Trackers(trackers)

@@ -130,13 +130,26 @@ def check_combinations(settings: Settings) -> None:
         _check_warmup_cosine(settings, settings.schedule)
 
 
-def _check_run(settings: Settings) -> None:
-    if settings.data.batch_size % settings.accumulate:
+def check_shares(settings: Settings, world_size: int) -> None:
+    """Raise ConfigError when a batch cannot be shared evenly among the ranks."""
+    batch_size, accumulate = settings.data.batch_size, settings.accumulate
+    parts = world_size * accumulate
+    if batch_size % parts:
         raise ConfigError(
-            f"accumulate={settings.accumulate}: must divide"
-            f" data.batch_size={settings.data.batch_size}"
+            f"data.batch_size={batch_size}: must be a multiple of {parts}: {world_size} ranks times"
+            f" accumulate={accumulate}"
         )
-    _check_data(settings.data, settings.accumulate)
+    if (settings.data.mixup or settings.data.cutmix) and batch_size // parts % 2:
+        raise ConfigError(
+            f"data.batch_size={batch_size}: data.mixup and data.cutmix pair images, so the part of"
+            f" it in a forward pass must be even, and is {batch_size // parts}: {world_size} ranks"
+            f" times accumulate={accumulate}"
+        )
+
+
+def _check_run(settings: Settings) -> None:
+    check_shares(settings, world_size=1)
+    _check_data(settings.data)
     every = settings.checkpoint_every
     if isinstance(every, str) and not re.fullmatch(r"epoch|[1-9]\d* epochs?", every):
         raise ConfigError(
@@ -155,7 +168,7 @@ def _check_run(settings: Settings) -> None:
             raise ConfigError(f"{key}=: must not be empty")
 
 
-def _check_data(data: DataSettings, accumulate: int) -> None:
+def _check_data(data: DataSettings) -> None:
     if isinstance(data, ImageFileSettings):
         in_memory = data.image_size is None
         fitting = ("none", *(get_args(MemoryAugment) if in_memory else FILE_AUGMENTS))
@@ -165,11 +178,6 @@ def _check_data(data: DataSettings, accumulate: int) -> None:
             raise ConfigError(
                 f"data.augment={data.augment}: must be {choices} with data.image_size={state}"
             )
-    if (data.mixup or data.cutmix) and data.batch_size // accumulate % 2:
-        raise ConfigError(
-            f"data.batch_size={data.batch_size}: data.mixup and data.cutmix pair images, so what"
-            f" is left of it in a forward pass (accumulate={accumulate}) must be even"
-        )
 
 
 def _check_autowu(settings: Settings, schedule: AutoWUSettings) -> None:

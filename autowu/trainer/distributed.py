@@ -1,0 +1,177 @@
+"""The ranks that train together: all of torch.distributed that the trainer needs, in one place.
+
+Started by torchrun, every process is a rank of a process group (NCCL on GPUs, gloo on CPUs, on one
+node or several); started plainly it is the only rank, and every operation here is the identity.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from autowu.trainer.errors import ConfigError, RunError
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """This process among those that train together; use it as a context manager.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`, as the user wrote it.
+        deterministic: keep to operations that give the same bits in every run.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+
+    def __init__(self, device: str = "cpu", deterministic: bool = True) -> None:
+        self.rank = int(os.environ.get("RANK", 0))
+        self.world_size = int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        self.local_size = int(os.environ.get("LOCAL_WORLD_SIZE", self.world_size))
+        self.is_main = self.rank == 0
+        self.device = choose_device(device, self.local_rank, self.local_size)
+        self.deterministic = deterministic
+
+    def __enter__(self) -> "Ranks":
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            _choose_algorithms(self.deterministic)
+        if "RANK" in os.environ and not dist.is_initialized():
+            on_gpu = self.device.type == "cuda"
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo", device_id=self.device if on_gpu else None
+            )
+        return self
+
+    def __exit__(self, kind: object = None, *exception: object) -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def wrap(
+        self,
+        model: nn.Module,
+        *,
+        compile: bool = False,
+        channels_last: bool = False,
+        sync_batchnorm: bool = False,
+    ) -> tuple[nn.Module, nn.Module]:
+        """Move a network to the device and make it one of several replicas.
+
+        Returns:
+            The network, whose parameters and state are to be used, and the module to call: the
+            same, compiled and wrapped in DistributedDataParallel as asked for.
+        """
+        if sync_batchnorm:
+            if self.device.type != "cuda":
+                raise ConfigError(f"sync_batchnorm=true: needs GPUs, the device is {self.device}")
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = model.to(self.device)
+        if channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        replica: nn.Module = model
+        if self.world_size > 1:
+            replica = DistributedDataParallel(
+                model, device_ids=[self.device] if self.device.type == "cuda" else None
+            )
+        if compile:
+            replica = torch.compile(replica)  # type: ignore[assignment]
+        return model, replica
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the ranks; one all-reduce, none on a single rank."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank the buffers (running statistics) of the first, as DDP does in training.
+
+        DDP does so before a forward pass; after the last step of an epoch they differ again, and
+        an evaluation split over the ranks must not.
+        """
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
+    def gather(self, value: T) -> list[T]:
+        """What each rank has, on the first rank; an empty list elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world_size if self.is_main else None
+        dist.gather_object(value, values, dst=0)
+        return values or []
+
+    def on_main(self, function: Callable[[], T]) -> T:
+        """Call on the first rank alone; its result, or its RunError, is that of every rank."""
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome = [function(), None]
+            except RunError as error:
+                if self.world_size == 1:
+                    raise
+                outcome = [None, error]
+        if self.world_size > 1:
+            dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block that fails on every rank when it fails on one: nobody waits for the dead.
+
+        A mistake that all make is theirs; one that a single rank makes is that of all.
+        """
+        error: RunError | None = None
+        try:
+            yield
+        except RunError as caught:
+            error = caught
+        errors: list[RunError | None] = [error]
+        if self.world_size > 1:
+            errors = [None] * self.world_size
+            dist.all_gather_object(errors, error)
+        for rank, each in enumerate(errors):
+            if each is not None:
+                if rank > 0:
+                    each.args = (f"{each} (rank {rank})",)
+                raise each
+
+
+def is_main_rank() -> bool:
+    """Whether this process speaks for all, before a process group exists."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as the device of a rank; ConfigError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cpu":
+        return device
+    if device.index is not None and local_size > 1:
+        raise ConfigError(f"device={name}: {local_size} ranks cannot share it (use device=cuda)")
+    index = local_rank if device.index is None else device.index
+    num_devices = torch.cuda.device_count()
+    if index >= num_devices:
+        ranks = f" and {local_size} ranks" if local_size > 1 else ""
+        raise ConfigError(f"device={name}: this machine has {num_devices} CUDA devices{ranks}")
+    return torch.device("cuda", index)
+
+
+def _choose_algorithms(deterministic: bool) -> None:
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # Would write to every new tensor, which no operation here reads before it is written.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -1,0 +1,117 @@
+"""Images and their labels, in one of two states: decoded in memory, or encoded until they are read.
+
+Both answer `batch(indices, epoch)` with what the training or the evaluation gets to see; which
+process asks, and how the indices were put together, changes nothing.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from autowu.trainer.augment import UniformTable, augment_batch
+from autowu.trainer.errors import DataError
+from autowu.trainer.random_state import keyed_states
+
+
+class Images(Protocol):
+    labels: Tensor  # (num_images,) int64
+
+    def __len__(self) -> int: ...
+    def batch(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        """(batch, channels, height, width), uint8 or normalised float32, and labels (batch,)."""
+        ...
+
+
+class MemoryImages:
+    """Images of one size that lie decoded in memory.
+
+    Args:
+        pixels: (num_images, channels, height, width) uint8.
+        labels: (num_images,) int64.
+        augment: as `augment_batch` takes it.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, augment: str = "none", seed: int = 0):
+        self.pixels = pixels
+        self.labels = labels
+        self.augment = augment
+        self._uniforms = UniformTable(len(labels), seed)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        images, labels = self.pixels[indices], self.labels[indices]
+        if self.augment != "none":
+            images = augment_batch(images, self._uniforms(epoch, indices), self.augment)
+        return images, labels
+
+
+class EncodedImages:
+    """Images that are decoded and transformed one by one as they are read.
+
+    Args:
+        sources: a path, or the bytes of an encoded image, for each.
+        labels: (num_images,) int64.
+        transform: of a PIL image in RGB; it may draw from the global random states of the CPU,
+            which are keyed by (seed, epoch, index) for it.
+        seed: of those.
+        name: what a message calls an image that has no path.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Path | bytes],
+        labels: Tensor,
+        transform: Callable[[Any], Tensor],
+        seed: int = 0,
+        name: str = "image",
+    ):
+        self.sources = sources
+        self.labels = labels
+        self.transform = transform
+        self.seed = seed
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, epoch: int) -> tuple[Tensor, Tensor]:
+        images = []
+        with keyed_states() as key:
+            for index in indices.tolist():
+                key(self.seed, epoch, index)
+                images.append(self.transform(self.decode(index)))
+        return torch.stack(images), self.labels[indices]
+
+    def decode(self, index: int) -> Any:
+        source = self.sources[index]
+        where = str(source) if isinstance(source, Path) else f"{self.name} {index}"
+        return decode_image(source, where)
+
+
+def decode_image(source: Path | bytes, where: str) -> Any:
+    """A PIL image in RGB; DataError, naming the file, when it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.convert("RGB")
+    # Damaged files raise one of these, depending on the format and on where they are damaged.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{where}: not a readable image ({error})") from None
+
+
+def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """uint8 pixels as float32 of mean 0 and deviation 1; float32 is normalised already.
+
+    Args:
+        images: (batch, channels, height, width).
+        mean, deviation: (channels, 1, 1) float32 in units of a pixel, 0 to 255.
+    """
+    return images if images.is_floating_point() else (images - mean) / deviation

@@ -1,0 +1,132 @@
+"""The steps as they are written down: every so often, and for all ranks together.
+
+Losses stay on the device until then. One look costs one all-reduce, which also tells whether a
+rank was asked to stop, and one wait for the device.
+"""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from autowu.trainer.build_schedule import Schedule
+from autowu.trainer.data import ImageData
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import TrainingDiverged
+from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.signals import StopSignals
+
+MOST_SKIPPED = 100  # steps in a row that a scaler may leave out; it needs about 20 from 2^16 down
+
+
+class Journal:
+    """Takes down the LR and the loss of each step and writes them to steps.csv.
+
+    Args:
+        run: where the first rank writes.
+        ranks: those that share the losses.
+        progress: is kept up to date.
+        stop: the signals of this rank.
+        every: steps between two looks.
+    """
+
+    def __init__(
+        self, run: RunDirectory, ranks: Ranks, progress: Progress, stop: StopSignals, every: int
+    ) -> None:
+        self.run = run
+        self.ranks = ranks
+        self.progress = progress
+        self.stop = stop
+        self.every = every
+        self._lrs: list[float] = []
+        self._losses: list[Tensor] = []
+        self._skipped: list[bool] = []
+        self._looked_at = time.perf_counter()
+        self._waited = 0.0
+
+    def start_epoch(self, images: ImageData) -> None:
+        self._looked_at = time.perf_counter()
+        self._waited = images.wait_seconds
+
+    def record(self, lr: float, loss: Tensor, skipped: bool) -> None:
+        self._lrs.append(lr)
+        self._losses.append(loss)
+        self._skipped.append(skipped)
+
+    @property
+    def num_unseen(self) -> int:
+        """Steps since the last look."""
+        return len(self._lrs)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether all ranks look now; a rank that is alone also does when it shall stop."""
+        alone = self.ranks.world_size == 1 and self.stop.received is not None
+        return alone or (self.progress.step + self.num_unseen) % self.every == 0
+
+    def look(self, images: ImageData, scheduler: Schedule) -> bool:
+        """Average the losses over the ranks and write them down; True when the run shall stop.
+
+        Raises:
+            TrainingDiverged: a loss of the decay is not finite, or the scaler skips every step.
+        """
+        progress = self.progress
+        stop = torch.tensor(float(self.stop.received is not None), device=self.ranks.device)
+        *losses, num_stopped = (
+            self.ranks.sum(torch.stack([*self._losses, stop])).double() / self.ranks.world_size
+        ).tolist()
+        now = time.perf_counter()
+        progress.epoch_seconds += now - self._looked_at
+        progress.train_seconds += now - self._looked_at
+        progress.seconds += now - self._looked_at
+        progress.epoch_wait_seconds += images.wait_seconds - self._waited
+        self._looked_at, self._waited = now, images.wait_seconds
+
+        first_step = progress.step
+        if self._lrs:
+            if self.ranks.is_main:
+                self.run.append_steps(first_step, self._lrs, losses)
+            progress.step += len(losses)
+            progress.epoch_losses += losses
+            progress.last_lr = self._lrs[-1]
+        applied = [not skipped for skipped in self._skipped]
+        self._count_skipped()
+        self._lrs, self._losses, self._skipped = [], [], []
+        check_finite(losses, applied, first_step, scheduler)
+        return num_stopped > 0
+
+    def _count_skipped(self) -> None:
+        for skipped in self._skipped:
+            self.progress.skipped_steps += skipped
+            self.progress.skipped_in_a_row = skipped * (self.progress.skipped_in_a_row + 1)
+        if self.progress.skipped_in_a_row >= MOST_SKIPPED:
+            raise TrainingDiverged(
+                f"precision=fp16: the gradients of the last {self.progress.skipped_in_a_row} steps"
+                f" up to step {self.progress.step} were not finite, whatever the scale of the loss"
+            )
+
+
+def check_finite(
+    losses: list[float], applied: list[bool], first_step: int, scheduler: Schedule
+) -> None:
+    """Raise TrainingDiverged for a loss of the decay that is not finite and led to a step.
+
+    In the warmup AutoWU itself deals with such losses; in the decay nothing is left to be found.
+
+    Args:
+        losses: of consecutive steps.
+        applied: False where the scaler skipped the step.
+        first_step: optimizer steps done before the first of them.
+    """
+    switch_step = scheduler.switch_step
+    if switch_step is None:
+        return
+    for step, (loss, was_applied) in enumerate(zip(losses, applied, strict=True), first_step):
+        if step >= switch_step and was_applied and not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the training loss became {loss:g} at step {step}, in the decay that began at"
+                f" step {switch_step} with LR {scheduler.start_lr:.3g}; the last checkpoint is from"
+                " before it"
+            )

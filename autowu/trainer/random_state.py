@@ -1,0 +1,81 @@
+"""Random numbers: the global state of every library, and states that are keyed by what they serve.
+
+An augmentation must not depend on which process makes it, so it never draws from the global state
+as it stands: the state is set from (seed, epoch, index) first, and put back afterwards.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def get_random_state(device: torch.device) -> dict[str, Any]:
+    """The global states of Python, NumPy, torch and the device: numbers, tuples and tensors."""
+    state = np.random.get_state(legacy=False)
+    assert isinstance(state, dict)
+    version, numbers, gauss = random.getstate()
+    return {
+        "python": (version, list(numbers), gauss),
+        "numpy": {
+            "key": torch.from_numpy(state["state"]["key"].astype(np.int64)),
+            "pos": state["state"]["pos"],
+            "has_gauss": state["has_gauss"],
+            "gauss": state["gauss"],
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    key = state["numpy"]["key"].numpy().astype(np.uint32)
+    position, has_gauss = state["numpy"]["pos"], state["numpy"]["has_gauss"]
+    np.random.set_state(("MT19937", key, position, has_gauss, state["numpy"]["gauss"]))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_everything(seed: int, rank: int, device: torch.device) -> None:
+    """Set the global states; ranks differ, so that they drop out different units."""
+    number = seed if rank == 0 else _fold(seed, rank)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.default_generator.manual_seed(number)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(number)
+
+
+@contextmanager
+def keyed_states() -> Iterator[Any]:
+    """Give a function `key(*numbers)` that sets the CPU's global states; put them back at the end.
+
+    The state of a GPU is left alone: the augmentations that need this run on the CPU.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+    def key(*numbers: int) -> None:
+        number = _fold(*numbers)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        torch.default_generator.manual_seed(number)
+
+    try:
+        yield key
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
+
+
+def _fold(*numbers: int) -> int:
+    """One 63-bit number from several."""
+    state = np.random.SeedSequence(numbers).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))

@@ -1,0 +1,54 @@
+"""Where a run begins: at its first step, at a checkpoint, or not at all because it is finished."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autowu.trainer.checkpoint import check_same_settings, load_checkpoint
+from autowu.trainer.config_files import to_dict, to_yaml
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
+from autowu.trainer.settings import Settings, run_name
+
+
+class FoundRun(NamedTuple):
+    run: RunDirectory
+    checkpoint: Path | None = None  # what is to be continued; None: nothing
+    saved: dict[str, Any] | None = None  # its content
+    summary: dict[str, Any] | None = None  # of a run that is finished
+
+
+def find_run(settings: Settings) -> FoundRun:
+    """Look for what `settings.resume` means: `auto`, `never`, or a path.
+
+    Raises:
+        CheckpointError: there is a checkpoint, and it cannot be used; nothing was changed.
+    """
+    run = RunDirectory(Path(settings.output_dir) / run_name(settings))
+    checkpoint = run.find_checkpoint(settings.resume)
+    if checkpoint is None:
+        return FoundRun(run)
+    saved = load_checkpoint(checkpoint)
+    check_same_settings(checkpoint, saved["config"], to_dict(settings))
+    return FoundRun(run, checkpoint, saved, run.read_summary())
+
+
+def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) -> None:
+    """Prepare the run directory, and put the state of a checkpoint back if there is one."""
+    run, checkpoint, saved, _ = found
+    config = to_yaml(settings)
+    if checkpoint is None or saved is None:
+        ranks.on_main(lambda: run.start(config))
+        return
+    with ranks.together():
+        state.restore(checkpoint, saved, ranks)
+    progress = state.progress
+    ranks.on_main(lambda: run.go_on(checkpoint, config, progress.epoch, progress.step))
+    if ranks.is_main:
+        before = len(saved["ranks"])
+        inexact = f", with {ranks.world_size} ranks instead of {before}: not bit for bit"
+        print(
+            f"{run.path}: going on after step {progress.step} (epoch {progress.epoch} of"
+            f" {settings.epochs} done)" + inexact * (before != ranks.world_size),
+            flush=True,
+        )

@@ -1,0 +1,72 @@
+"""All that changes while a run goes on, gathered from and given back to every rank."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autowu.trainer.build_schedule import Schedule
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import CheckpointError
+from autowu.trainer.guard import DivergenceGuard
+from autowu.trainer.progress import Progress
+from autowu.trainer.random_state import get_random_state, set_random_state
+
+
+@dataclass
+class RunState:
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Schedule
+    scaler: torch.amp.GradScaler
+    guard: DivergenceGuard
+    progress: Progress
+
+    def gather(self, ranks: Ranks) -> dict[str, Any]:
+        """The whole state, of plain values and tensors; complete on the first rank alone.
+
+        Weights and moments are the same on all ranks. What differs is gathered: the random states,
+        and the losses that the scheduler has not averaged over the ranks yet.
+        """
+        own = {
+            "scheduler": self.scheduler.state_dict(),
+            "random_state": get_random_state(ranks.device),
+        }
+        return {
+            "progress": asdict(self.progress),
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": own["scheduler"],
+            "scaler": self.scaler.state_dict(),
+            "guard": self.guard.state_dict(),
+            "ranks": ranks.gather(own),
+        }
+
+    def restore(self, path: Path, saved: dict[str, Any], ranks: Ranks) -> None:
+        """Put a gathered state back.
+
+        With another number of ranks than it was gathered from, every rank takes the scheduler of
+        the first, and random numbers of its own: the run goes on, but not bit for bit.
+
+        Raises:
+            CheckpointError: naming `path`, for a state that does not fit.
+        """
+        same_ranks = len(saved["ranks"]) == ranks.world_size
+        own = saved["ranks"][ranks.rank if same_ranks else 0]
+        try:
+            self.network.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.guard.load_state_dict(saved["guard"])
+            self.scheduler.load_state_dict(own["scheduler"])  # writes its LR into the optimizer
+            for name, value in Progress(**saved["progress"]).__dict__.items():
+                setattr(self.progress, name, value)
+            if same_ranks:
+                set_random_state(own["random_state"], ranks.device)
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(
+                f"{path}: does not fit the network or the optimizer of this version ({reason})"
+            ) from error

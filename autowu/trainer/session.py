@@ -1,0 +1,106 @@
+"""A run from where it stands to its end: epochs, evaluations, files, and what is shown."""
+
+import time
+from typing import Any
+
+import torch
+
+from autowu.trainer.checkpoint import Checkpoints, save_weights
+from autowu.trainer.config_files import to_dict
+from autowu.trainer.data import ImageData
+from autowu.trainer.display import Display
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import Interrupted
+from autowu.trainer.journal import Journal
+from autowu.trainer.loop import evaluate, train_epoch
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
+from autowu.trainer.settings import Settings, run_name
+from autowu.trainer.signals import StopSignals
+from autowu.trainer.step import OptimizerStep
+from autowu.trainer.summary import summarize
+from autowu.trainer.tracking import start_tracker
+
+
+def run_to_the_end(
+    settings: Settings,
+    run: RunDirectory,
+    state: RunState,
+    take_step: OptimizerStep,
+    images: ImageData,
+    ranks: Ranks,
+    stop: StopSignals,
+) -> dict[str, Any]:
+    """Train until `settings.epochs` are done; returns the summary, which is written too.
+
+    Raises:
+        Interrupted: a rank was asked to stop; everything is saved.
+        TrainingDiverged: the last good checkpoint is kept.
+    """
+    progress = state.progress
+    config = to_dict(settings)
+    checkpoints = Checkpoints(run, config, settings.checkpoint_every, ranks)
+    journal = Journal(run, ranks, progress, stop, settings.log_every)
+    with ranks.together():
+        tracker = start_tracker(
+            settings.tracking,
+            run.path,
+            run_name(settings),
+            config,
+            first_step=progress.step,
+            speaks=ranks.is_main,
+        )
+    screen = Display(settings.epochs, images.steps_per_epoch, progress.step, speaks=ranks.is_main)
+    with tracker, screen:
+        while progress.epoch < settings.epochs:
+            batches = images.train_batches(progress.epoch, progress.epoch_step)
+            stopping = train_epoch(
+                state,
+                take_step,
+                images,
+                screen.count(batches),
+                journal,
+                checkpoints,
+                say=screen.say,
+            )
+            metrics = finish_epoch(state, take_step, images, settings.precision, ranks)
+            if ranks.is_main:
+                run.append_metrics(metrics)
+            if progress.best_epoch == progress.epoch:
+                ranks.on_main(lambda: save_weights(run.best, state.network, progress))
+            is_last = progress.epoch == settings.epochs
+            if is_last or stopping or checkpoints.is_due_after_epoch(progress):
+                checkpoints.save(state)
+            screen.epoch_done(metrics)
+            tracker.log(metrics)
+            if stopping and not is_last:
+                raise Interrupted(stop.number)
+        summary = summarize(
+            state,
+            ranks,
+            schedule_name=settings.schedule.name,
+            steps_per_epoch=images.steps_per_epoch,
+            batch_size=images.batch_size,
+        )
+        ranks.on_main(lambda: run.write_summary(summary))
+        tracker.finish(summary)
+    return summary
+
+
+def finish_epoch(
+    state: RunState, take_step: OptimizerStep, images: ImageData, precision: str, ranks: Ranks
+) -> dict[str, Any]:
+    """Evaluate, count the epoch, and give its line of metrics.jsonl."""
+    started = time.perf_counter()
+    accuracy = evaluate(state.network, images.test_batches(), precision, ranks)
+    on_gpu = ranks.device.type == "cuda"
+    assert take_step.gradient_norm is not None
+    return state.progress.epoch_done(
+        test_accuracy=accuracy,
+        evaluation_seconds=time.perf_counter() - started,
+        gradient_norm=float(take_step.gradient_norm),
+        scheduler=state.scheduler,
+        restored_step=state.guard.restored_step,
+        batch_size=images.batch_size,
+        gpu_memory=torch.cuda.max_memory_allocated(ranks.device) / 2**30 if on_gpu else None,
+    )

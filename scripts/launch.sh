@@ -1,0 +1,68 @@
+# shellcheck shell=bash
+# What the scripts that start the trainer share; sourced by them, from the root of the repository.
+
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 2
+}
+
+is_dry_run() { [[ -n ${DRY_RUN:-} && $DRY_RUN != 0 ]]; }
+
+# is_count VALUE: a whole number from 1 on, in the decimal digits that $((...)) reads as such.
+is_count() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+
+# The GPUs that a process started here would see.
+count_gpus() {
+    local devices device count=0
+    if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+        IFS=, read -ra devices <<<"$CUDA_VISIBLE_DEVICES"
+        for device in "${devices[@]}"; do
+            if [[ $device == -1 ]]; then break; fi # hides itself and all after it
+            count=$((count + 1))
+        done
+        echo "$count"
+    elif command -v nvidia-smi >/dev/null; then
+        nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true
+    else
+        echo 0
+    fi
+}
+
+# Set PYTHON and NPROC where the user did not.
+choose_python_and_nproc() {
+    if [[ -z ${PYTHON:-} ]]; then
+        PYTHON=python3
+        if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; fi
+    fi
+    if [[ -z ${NPROC:-} ]]; then
+        NPROC=$(count_gpus)
+        if ! is_count "$NPROC"; then NPROC=1; fi # no GPU: one process on the CPU
+    fi
+    is_count "$NPROC" || die "NPROC=$NPROC: must be a number of processes, at least 1"
+}
+
+# read_trainer_arguments WORD...: set trainer_arguments to what train.py takes for them.
+read_trainer_arguments() {
+    local word has_config=false
+    trainer_arguments=()
+    for word in "$@"; do
+        case $word in
+        -*) die "$word: not an argument (a CONFIG file, then key=value)" ;;
+        config=*) trainer_arguments+=(--config "${word#config=}") && has_config=true ;;
+        *=*) trainer_arguments+=("$word") ;;
+        *) trainer_arguments+=(--config "$word") && has_config=true ;;
+        esac
+    done
+    if ! $has_config; then die "usage: $0 CONFIG [key=value]..."; fi
+}
+
+# become COMMAND...: go on as this command, so that signals reach it; only print it in a dry run.
+become() {
+    local line
+    if is_dry_run; then
+        printf -v line '%q ' "$@"
+        echo "${line% }"
+    else
+        exec "$@"
+    fi
+}

@@ -1,0 +1,220 @@
+"""configs/: every file is valid, the paper's rows are all there, and each of them trains."""
+
+import csv
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autowu.trainer.config import build_settings
+from autowu.trainer.settings import Settings
+from tests.fake_data import write_cifar10, write_cifar100, write_image_folders
+from tests.test_train import load_main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.glob("*.yaml"))
+CIFAR_FILES = [file for file in FILES if file.name.startswith("cifar")]
+TABLES = {  # the paper's rows: the table, and what the three schedules of a row have in common
+    "cifar10_resnet18_adamp": ("Table 1", "cifar10", "cifar_resnet18", "adamp"),
+    "cifar100_wrn28_10_adamp": ("Table 1", "cifar100", "wide_resnet28_10", "adamp"),
+    "imagenet_resnet50_adamp": ("Table 1", "imagenet", "resnet50", "adamp"),
+    "cifar10_resnet18_lamb": ("Table 2", "cifar10", "cifar_resnet18", "lamb"),
+    "cifar100_wrn28_10_lamb": ("Table 2", "cifar100", "wide_resnet28_10", "lamb"),
+    "imagenet_efficientnet_b0_adamp": ("Table 3", "imagenet", "efficientnet_b0", "adamp"),
+    "imagenet_vit_s16_adamp": ("Table 3", "imagenet", "vit_small_patch16_224", "adamp"),
+}
+ABLATIONS = {
+    "imagenet_resnet50_adamp_autowu_warmup0.125": "Table 4",
+    "imagenet_resnet50_adamp_autowu_warmup0.25": "Table 4",
+    "imagenet_resnet50_adamp_autowu_linear1.0": "Appendix C.2",
+    "imagenet_resnet50_adamp_autowu_linear0.1": "Appendix C.2",
+}
+SOURCES = ABLATIONS | {
+    f"{row}_{schedule}": table
+    for row, (table, *_) in TABLES.items()
+    for schedule in ("baseline", "autowu_constant_cosine", "autowu")
+}
+EXPERIMENTS = [CONFIGS / f"{name}.yaml" for name in SOURCES]
+
+
+def by_name(files: list[Path]) -> list[Any]:
+    return [pytest.param(file, id=file.stem) for file in files]
+
+
+def settings_of(name: str) -> Settings:
+    return build_settings([CONFIGS / f"{name}.yaml"], [])
+
+
+def values(settings: Settings, *keys: str) -> list[Any]:
+    """The values of dotted keys."""
+    found: list[Any] = []
+    for key in keys:
+        value: Any = settings
+        for name in key.split("."):
+            value = getattr(value, name)
+        found.append(value)
+    return found
+
+
+@pytest.mark.parametrize("file", by_name(FILES))
+def test_every_file_is_valid(file: Path) -> None:
+    build_settings([file], [])
+
+
+@pytest.mark.parametrize("file", by_name(CIFAR_FILES))
+def test_cifar_configs_take_parquet_files_instead(file: Path) -> None:
+    settings = build_settings([file], ["data.name=parquet", "data.root=cifar10-jpeg"])
+    assert values(settings, "data.name", "data.image_size") == ["parquet", None]
+    assert values(settings, "data.augment") == values(build_settings([file], []), "data.augment")
+
+
+def test_no_file_is_left_over() -> None:
+    others = {"digits", "digits_baseline", "cifar10_small"}
+    assert {file.stem for file in FILES} == set(SOURCES) | others
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_header_says_where_the_numbers_come_from(name: str) -> None:
+    header = re.match(r"(#.*\n)+", (CONFIGS / f"{name}.yaml").read_text())
+    assert header
+    text = header[0]
+    assert text.startswith(f"# {SOURCES[name]}, ")
+    assert f"--config configs/{name}.yaml" in text
+    assert "not measured" in text
+    assert "V100" in text
+    assert ("schedule.fit=adam" in text) == ("autowu" in name)
+
+
+@pytest.mark.parametrize("schedule", ["baseline", "autowu_constant_cosine", "autowu"])
+@pytest.mark.parametrize("row", TABLES)
+def test_rows_have_the_papers_setup(row: str, schedule: str) -> None:
+    settings = settings_of(f"{row}_{schedule}")
+    expected = list(TABLES[row][1:])
+    assert values(settings, "data.name", "model.name", "optimizer.name") == expected
+    if "cifar" in row:
+        recipe = [200, 256, "cifar", 0.1]
+    elif "vit" in row:
+        recipe = [300, 1024, "deit", 0.1]
+    else:
+        recipe = [120, 1024, "imagenet", 0.1 if "efficientnet" in row else 0.0]
+    assert values(settings, "epochs", "data.batch_size", "data.augment", "label_smoothing") == (
+        recipe
+    )
+
+
+@pytest.mark.parametrize("row", TABLES)
+def test_the_optimizer_is_the_same_for_all_schedules(row: str) -> None:
+    keys = ["weight_decay", "no_decay_norms"]
+    expected = [0.05, True] if "vit" in row else [0.1, False]
+    if "adamp" in row:
+        keys += ["delta", "wd_ratio"]
+        expected += [0.1, 0.1]
+    else:
+        expected = [0.02, True]
+    for schedule in ("baseline", "autowu_constant_cosine", "autowu"):
+        optimizer = settings_of(f"{row}_{schedule}").optimizer
+        assert [getattr(optimizer, key) for key in keys] == expected
+
+
+@pytest.mark.parametrize("row", TABLES)
+def test_baselines_scale_the_base_lr_by_the_square_root(row: str) -> None:
+    settings = settings_of(f"{row}_baseline")
+    keys = ["name", "warmup_epochs", "end_lr_ratio", "scale_lr", "base_batch_size"]
+    schedule = [getattr(settings.schedule, key) for key in keys]
+    assert schedule == ["warmup_cosine", 5.0, 0.0, "sqrt", 256]
+    assert settings.optimizer.lr == (0.01 if "lamb" in row else 0.0005 if "vit" in row else 0.001)
+
+
+AUTOWU_KEYS = ("min_lr", "max_lr", "max_warmup_fraction", "growth", "decay", "cooldown_fraction")
+
+
+@pytest.mark.parametrize("row", TABLES)
+@pytest.mark.parametrize("decay", ["cosine", "constant_cosine"])
+def test_autowu_searches_the_papers_range(row: str, decay: str) -> None:
+    suffix = "_constant_cosine" if decay == "constant_cosine" else ""
+    schedule = settings_of(f"{row}_autowu{suffix}").schedule
+    found = [getattr(schedule, key) for key in AUTOWU_KEYS]
+    assert found == [1e-5, 1.0, 0.5, "exponential", decay, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "batch_size"),
+    [
+        ("warmup0.125", {"max_warmup_fraction": 0.125}, 1024),
+        ("warmup0.25", {"max_warmup_fraction": 0.25}, 1024),
+        ("linear1.0", {"growth": "linear", "max_lr": 1.0}, 16384),
+        ("linear0.1", {"growth": "linear", "max_lr": 0.1}, 16384),
+    ],
+)
+def test_ablations_change_only_what_they_are_about(
+    name: str, changed: dict[str, Any], batch_size: int
+) -> None:
+    reference = settings_of("imagenet_resnet50_adamp_autowu")
+    settings = settings_of(f"imagenet_resnet50_adamp_autowu_{name}")
+    expected = {key: getattr(reference.schedule, key) for key in AUTOWU_KEYS} | changed
+    assert {key: getattr(settings.schedule, key) for key in AUTOWU_KEYS} == expected
+    assert settings.data.batch_size == batch_size
+    assert (settings.model, settings.optimizer) == (reference.model, reference.optimizer)
+    assert settings.epochs == reference.epochs
+
+
+def test_vit_trains_as_deit_does() -> None:
+    keys = ("data.mixup", "data.cutmix", "model.drop_path", "data.image_size")
+    assert values(settings_of("imagenet_vit_s16_adamp_autowu"), *keys) == [0.8, 1.0, 0.1, 224]
+
+
+def test_peak_lr_of_vit_is_deits_at_its_batch_size() -> None:
+    settings = settings_of("imagenet_vit_s16_adamp_baseline")
+    lr, batch, base = values(
+        settings, "optimizer.lr", "data.batch_size", "schedule.base_batch_size"
+    )
+    assert lr * math.sqrt(batch / base) == pytest.approx(5e-4 * 1024 / 512)
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three data sets, ten images to train on each: two steps of four and two left over."""
+    root = tmp_path_factory.mktemp("data")
+    write_cifar10(root, num_train=10, num_test=4)
+    write_cifar100(root, num_train=10, num_test=4)
+    write_image_folders(root, num_classes=2, per_class=5)
+    return root
+
+
+@pytest.fixture
+def output_dir(tmp_path: Path) -> Iterator[Path]:
+    """Emptied after the test: the checkpoints of all the networks are several GB."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", by_name([*EXPERIMENTS, CONFIGS / "cifar10_small.yaml"]))
+def test_two_steps_of_every_experiment(file: Path, data_root: Path, output_dir: Path) -> None:
+    overrides = [
+        f"data.root={data_root}",
+        "data.batch_size=4",
+        "data.num_workers=0",
+        "accumulate=1",
+        "epochs=1",
+        "device=cpu",
+        "precision=fp32",
+        f"output_dir={output_dir}",
+        "name=run",
+    ]
+    if file.name.startswith("imagenet"):
+        overrides.append("data.image_size=32")
+    if file.stem.endswith("baseline"):
+        overrides.append("schedule.warmup_epochs=0.5")
+    assert load_main()(["--config", str(file), *overrides]) == 0
+    summary = json.loads((output_dir / "run" / "summary.json").read_text())
+    assert summary["total_steps"] == 2
+    with (output_dir / "run" / "steps.csv").open() as steps:
+        losses = [float(row["loss"]) for row in csv.DictReader(steps)]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))

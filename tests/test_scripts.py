@@ -1,0 +1,467 @@
+"""The launch scripts: the commands they print under DRY_RUN=1, and what a sweep does with cells.
+
+A stub stands in for Python, so that nothing is trained: it logs its arguments and ends as told.
+"""
+
+import itertools
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from autowu.trainer.config import build_settings
+from autowu.trainer.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
+DIGITS = "configs/digits.yaml"
+TORCHRUN = "python -m torch.distributed.run"
+DEFAULT_CONFIGS = [
+    f"configs/cifar10_resnet18_adamp_{name}.yaml"
+    for name in ("baseline", "autowu_constant_cosine", "autowu_cosine")
+]
+# Logs its arguments. A seed in FAIL ends it with STATUS; one in WAIT lets it wait for a signal and
+# then end with 1, as torchrun does, noting each signal it got.
+STUB = """#!/usr/bin/env bash
+for signal in INT TERM; do trap "echo $signal >>'$LOG'; exit 1" $signal; done
+echo "$*" >>"$LOG"
+for word in "$@"; do
+    if [[ $word == seed=${FAIL:-none} ]]; then exit "$STATUS"; fi
+    if [[ $word == seed=${WAIT:-none} ]]; then for _ in {1..500}; do sleep 0.02; done; fi
+done
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [[ $1 == show ]]; then printf 'node1\\nnode2\\n'; else echo "scontrol $*" >>"$LOG"; fi
+"""
+
+
+def default_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Shell:
+    """Runs the scripts from a foreign folder in an environment that holds nothing else."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        for name, text in (("stub", STUB), ("scontrol", SCONTROL)):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+
+    def start(self, script: str, *arguments: str, **knobs: object) -> subprocess.Popen[str]:
+        environment = {
+            "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHON": "python",
+            "LOG": str(self.log),
+        }
+        return subprocess.Popen(
+            ["bash", str(SCRIPTS / script), *arguments],
+            env=environment | {key: str(value) for key, value in knobs.items()},
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell cannot trap a signal that it was started to ignore, as under nohup.
+            preexec_fn=default_interrupt,
+        )
+
+    def run(
+        self, script: str, *arguments: str, **knobs: object
+    ) -> subprocess.CompletedProcess[str]:
+        process = self.start(script, *arguments, **knobs)
+        output, errors = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def dry_run(self, script: str, *arguments: str, **knobs: object) -> list[str]:
+        """The commands that the script would run, a line each."""
+        result = self.run(script, *arguments, DRY_RUN=1, **knobs)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert not self.log.exists()
+        return result.stdout.splitlines()
+
+    def sweep(self, **knobs: object) -> subprocess.CompletedProcess[str]:
+        return self.run("sweep_batch_size.sh", **self.knobs(**knobs))
+
+    def knobs(self, **knobs: object) -> dict[str, object]:
+        """Cells of seeds 0, 1 and 2, with the stub for Python."""
+        return {
+            "PYTHON": self.folder / "stub",
+            "CONFIGS": DIGITS,
+            "BATCH_SIZES": 64,
+            "OUTPUT_DIR": self.folder / "runs",
+        } | knobs
+
+    def finish(self, name: str) -> None:
+        (self.folder / "runs" / name).mkdir(parents=True)
+        (self.folder / "runs" / name / "summary.json").write_text("{}")
+
+    def logged(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def seeds_run(self) -> list[str]:
+        return [
+            word
+            for line in self.logged()
+            for word in line.split()
+            if word.startswith("seed=") and "train.py" in line
+        ]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture
+def waiting(shell: Shell, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A script whose cell with seed 1 waits for a signal, once it does."""
+    script, knobs = request.param
+    process = shell.start(script, **shell.knobs(WAIT=1, **knobs))
+    deadline = time.monotonic() + 30
+    while "seed=1" not in shell.seeds_run() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)  # the stub sets its traps before it logs; this is for the script's own wait
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def settings_of(command: str) -> Settings:
+    """What train.py would read in a printed command."""
+    words = shlex.split(command)
+    words = words[words.index("train.py") + 1 :]
+    files = [ROOT / words[i + 1] for i, word in enumerate(words) if word == "--config"]
+    overrides = [word for word in words if "=" in word]
+    assert len(words) == 2 * len(files) + len(overrides)
+    return build_settings(files, overrides)
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in SCRIPTS.iterdir() if path.suffix in (".sh", ".sbatch"))
+)
+def test_every_script_is_valid_bash(script: str) -> None:
+    subprocess.run(["bash", "-n", str(SCRIPTS / script)], check=True)
+
+
+def test_train_starts_plain_python_for_one_process(shell: Shell) -> None:
+    commands = shell.dry_run("train.sh", DIGITS, "seed=1", "checkpoint_every=2 epochs")
+    assert commands == [
+        f"python train.py --config {DIGITS} seed=1 checkpoint_every=2\\ epochs",
+    ]
+    assert settings_of(commands[0]).checkpoint_every == "2 epochs"
+
+
+@pytest.mark.parametrize(
+    "knobs", [{"NPROC": 2}, {"CUDA_VISIBLE_DEVICES": "0,3"}, {"CUDA_VISIBLE_DEVICES": "1,5,-1,2"}]
+)
+def test_train_starts_torchrun_for_several_gpus(shell: Shell, knobs: dict[str, object]) -> None:
+    assert shell.dry_run("train.sh", DIGITS, "seed=1", **knobs) == [
+        f"{TORCHRUN} --standalone --nproc-per-node 2 train.py --config {DIGITS} seed=1"
+    ]
+
+
+def test_train_hands_more_words_to_torchrun(shell: Shell) -> None:
+    command = shell.dry_run("train.sh", DIGITS, NPROC=2, TORCHRUN_ARGS="--max-restarts 1")[0]
+    assert " --nproc-per-node 2 --max-restarts 1 train.py " in command
+
+
+def test_train_becomes_the_trainer_and_so_gets_its_signals_and_exit_code(shell: Shell) -> None:
+    result = shell.run(
+        "train.sh", DIGITS, "seed=1", PYTHON=shell.folder / "stub", FAIL=1, STATUS=143
+    )
+    assert result.returncode == 143
+    assert shell.logged() == [f"train.py --config {DIGITS} seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "knobs", "message"),
+    [
+        ([], {}, "usage:"),
+        (["seed=1"], {}, "usage:"),
+        (["--config", DIGITS], {}, "--config: not an argument"),
+        ([DIGITS], {"NPROC": 0}, "NPROC=0: must be"),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(
+    shell: Shell, arguments: list[str], knobs: dict[str, object], message: str
+) -> None:
+    result = shell.run("train.sh", *arguments, **knobs)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_multi_node_meets_at_the_head(shell: Shell) -> None:
+    knobs = {"NNODES": 2, "NPROC": 8, "HEAD": "node7:1234", "RDZV_ID": "big"}
+    assert shell.dry_run("multi_node.sh", DIGITS, "seed=1", **knobs) == [
+        f"{TORCHRUN} --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d"
+        f" --rdzv-endpoint node7:1234 --rdzv-id big train.py --config {DIGITS} seed=1"
+    ]
+
+
+def test_multi_node_takes_its_defaults_from_slurm(shell: Shell) -> None:
+    slurm = {"SLURM_NNODES": 2, "SLURM_JOB_ID": 77, "SLURM_JOB_NODELIST": "node[1-2]"}
+    assert shell.dry_run("multi_node.sh", DIGITS, **slurm) == [
+        f"{TORCHRUN} --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d"
+        f" --rdzv-endpoint node1:29500 --rdzv-id 77 train.py --config {DIGITS}"
+    ]
+
+
+def test_several_machines_need_a_head_that_is_not_localhost(shell: Shell) -> None:
+    result = shell.run("multi_node.sh", DIGITS, NNODES=2, DRY_RUN=1)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "HEAD=localhost:29500: must be" in result.stderr
+
+
+def test_the_batch_size_sweep_prints_every_cell(shell: Shell) -> None:
+    commands = shell.dry_run(
+        "sweep_batch_size.sh",
+        CONFIGS=f"{DIGITS} configs/digits_baseline.yaml",
+        BATCH_SIZES="32 64",
+        SEEDS="0 7",
+        OVERRIDES="epochs=3 'checkpoint_every=2 epochs'",
+        OUTPUT_DIR="runs/a table",
+    )
+    assert commands == [
+        f"python train.py --config configs/{stem}.yaml output_dir=runs/a\\ table"
+        f" name={stem}-batch{batch_size}-seed{seed} data.batch_size={batch_size} seed={seed}"
+        " epochs=3 checkpoint_every=2\\ epochs"
+        for batch_size in (32, 64)
+        for stem in ("digits", "digits_baseline")
+        for seed in (0, 7)
+    ]
+    settings = [settings_of(command) for command in commands]
+    assert {(one.data.batch_size, one.seed) for one in settings} == {
+        (32, 0),
+        (32, 7),
+        (64, 0),
+        (64, 7),
+    }
+    assert {one.output_dir for one in settings} == {"runs/a table"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "nproc", "accumulate"),
+    [(0, 1, {}), (256, 1, {}), (100, 1, {256: 4}), (64, 2, {256: 2}), (1, 1, {64: 64, 256: 256})],
+)
+def test_a_batch_too_large_for_the_gpus_is_accumulated(
+    shell: Shell, limit: int, nproc: int, accumulate: dict[int, int]
+) -> None:
+    commands = shell.dry_run(
+        "sweep_batch_size.sh",
+        CONFIGS=DIGITS,
+        BATCH_SIZES="64 256",
+        SEEDS=0,
+        NPROC=nproc,
+        MAX_BATCH_PER_GPU=limit,
+    )
+    for batch_size, command in zip((64, 256), commands, strict=True):
+        assert settings_of(command).accumulate == accumulate.get(batch_size, 1)
+
+
+def test_the_baseline_sweep_crosses_lrs_and_warmups(shell: Shell) -> None:
+    commands = shell.dry_run(
+        "sweep_baseline_lr.sh",
+        CONFIG="configs/digits_baseline.yaml",
+        BATCH_SIZE=64,
+        LRS="0.008 0.016",
+        WARMUP_EPOCHS="1 2.5",
+    )
+    assert commands == [
+        "python train.py --config configs/digits_baseline.yaml output_dir=runs/sweep_baseline_lr"
+        f" name=digits_baseline-batch64-lr{lr}-warmup{warmup}-seed0 data.batch_size=64"
+        f" optimizer.lr={lr} schedule.scale_lr=none schedule.warmup_epochs={warmup} seed=0"
+        for lr in ("0.008", "0.016")
+        for warmup in ("1", "2.5")
+    ]
+    assert [settings_of(command).optimizer.lr for command in commands] == [
+        0.008,
+        0.008,
+        0.016,
+        0.016,
+    ]
+
+
+def test_finished_cells_are_skipped(shell: Shell) -> None:
+    shell.finish("digits-batch64-seed1")
+    result = shell.sweep()
+    assert result.returncode == 0
+    assert f"done: {shell.folder}/runs/digits-batch64-seed1\n" in result.stderr
+    assert shell.seeds_run() == ["seed=0", "seed=2"]
+
+
+def test_a_failed_cell_is_reported_and_the_rest_still_run(shell: Shell) -> None:
+    result = shell.sweep(FAIL=1, STATUS=2)
+    assert result.returncode == 1
+    assert shell.seeds_run() == ["seed=0", "seed=1", "seed=2"]
+    assert "failed: digits-batch64-seed1 (exit code 2)\n" in result.stderr
+    assert result.stderr.endswith("1 of 3 cells failed:\n    digits-batch64-seed1\n")
+
+
+@pytest.mark.parametrize("status", [130, 143])
+def test_an_interrupted_cell_stops_the_sweep(shell: Shell, status: int) -> None:
+    result = shell.sweep(FAIL=1, STATUS=status)
+    assert result.returncode == status
+    assert shell.seeds_run() == ["seed=0", "seed=1"]
+    assert "stopped at digits-batch64-seed1" in result.stderr
+
+
+@pytest.mark.parametrize("waiting", [("sweep_batch_size.sh", {})], indirect=True)
+@pytest.mark.parametrize(
+    ("sent", "status", "received"),
+    [
+        (signal.SIGINT, 130, "INT"),
+        (signal.SIGTERM, 143, "TERM"),
+        (signal.SIGHUP, 129, "TERM"),
+    ],
+)
+def test_a_signal_to_the_sweep_reaches_the_cell_and_stops_the_sweep(
+    shell: Shell,
+    waiting: subprocess.Popen[str],
+    sent: signal.Signals,
+    status: int,
+    received: str,
+) -> None:
+    waiting.send_signal(sent)
+    assert waiting.wait(timeout=30) == status
+    assert shell.seeds_run() == ["seed=0", "seed=1"]
+    assert shell.logged()[-1] == received  # once
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"OVERRIDES": "epochs=3 seed=1"}, "the sweep itself sets seed"),
+        ({"OVERRIDES": "name=x"}, "the sweep itself sets name"),
+        ({"OVERRIDES": "epochs"}, "epochs must be key=value"),
+        ({"OVERRIDES": "epochs='3"}, "bad quotes"),
+        ({"CONFIGS": f"{DIGITS} configs/sub/digits.yaml"}, "two cells have the name digits-"),
+        ({"BATCH_SIZES": "256,512"}, "256,512 must be a number"),
+        ({"MAX_BATCH_PER_GPU": "big"}, "MAX_BATCH_PER_GPU=big: must be"),
+    ],
+)
+def test_a_mistake_in_the_knobs_ends_the_sweep_before_it_trains(
+    shell: Shell, knobs: dict[str, object], message: str
+) -> None:
+    result = shell.sweep(**knobs)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert shell.logged() == []
+
+
+def test_the_slurm_array_has_the_cells_of_the_sweep(shell: Shell) -> None:
+    knobs: dict[str, object] = {"CONFIGS": DIGITS, "BATCH_SIZES": "32 64", "SEEDS": "0 1"}
+    sweep = shell.dry_run("sweep_batch_size.sh", **knobs)
+    array = [
+        command
+        for task in range(4)
+        for command in shell.dry_run("slurm_array.sbatch", SLURM_ARRAY_TASK_ID=task, **knobs)
+    ]
+    assert array == sweep
+    listed = shell.run("slurm_array.sbatch", LIST=1, **knobs)
+    assert listed.stdout == "--array=0-3\n"
+    assert listed.stderr.splitlines()[3] == "3 digits-batch64-seed1"
+    assert shell.run("slurm_array.sbatch", SLURM_ARRAY_TASK_ID=4, **knobs).returncode == 2
+    assert shell.run("slurm_array.sbatch", **knobs).returncode == 2
+
+
+def test_the_default_array_covers_the_default_cells(shell: Shell) -> None:
+    array = shell.run("slurm_array.sbatch", LIST=1).stdout.strip()
+    assert f"#SBATCH {array}\n" in (SCRIPTS / "slurm_array.sbatch").read_text()
+
+
+def test_slurm_may_run_a_copy_of_the_script(shell: Shell) -> None:
+    copy = shell.folder / "job" / "slurm_script"
+    copy.parent.mkdir()
+    copy.write_text((SCRIPTS / "slurm_array.sbatch").read_text())
+    knobs: dict[str, object] = {"CONFIGS": DIGITS, "SLURM_ARRAY_TASK_ID": 0}
+    commands = shell.dry_run(str(copy), SLURM_SUBMIT_DIR=ROOT, **knobs)
+    assert commands == shell.dry_run("slurm_array.sbatch", **knobs)
+
+
+SLURM_TASK = {"SLURM_ARRAY_TASK_ID": 1, "SLURM_ARRAY_JOB_ID": 42, "SLURM_JOB_ID": 44}
+
+
+@pytest.mark.parametrize("waiting", [("slurm_array.sbatch", SLURM_TASK)], indirect=True)
+def test_a_slurm_job_whose_time_is_up_saves_and_is_queued_again(
+    shell: Shell, waiting: subprocess.Popen[str]
+) -> None:
+    waiting.send_signal(signal.SIGUSR1)
+    assert waiting.wait(timeout=30) != 0
+    assert shell.logged()[1:] == ["TERM", "scontrol requeue 42_1"]
+
+
+@pytest.mark.parametrize("waiting", [("slurm_array.sbatch", SLURM_TASK)], indirect=True)
+def test_a_cancelled_slurm_job_waits_for_the_trainer_and_is_not_queued_again(
+    shell: Shell, waiting: subprocess.Popen[str]
+) -> None:
+    children = Path(f"/proc/{waiting.pid}/task/{waiting.pid}/children")
+    if not children.exists():
+        pytest.skip("needs /proc to find the trainer")
+    trainer = int(children.read_text().split()[0])
+    waiting.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(timeout=0.2)
+    os.kill(trainer, signal.SIGTERM)  # Slurm signals every process of the job
+    assert waiting.wait(timeout=30) != 0
+    assert shell.logged()[1:] == ["TERM"]
+
+
+def test_the_wandb_sweep_has_the_cells_of_the_sweep(shell: Shell) -> None:
+    sweep = yaml.safe_load((SCRIPTS / "wandb_sweep.yaml").read_text())
+    parameters = {
+        key: entry.get("values", [entry.get("value")]) for key, entry in sweep["parameters"].items()
+    }
+    cells = set(
+        itertools.product(parameters["config"], parameters["data.batch_size"], parameters["seed"])
+    )
+    printed = [shlex.split(line) for line in shell.dry_run("sweep_batch_size.sh")]
+    assert cells == {
+        (words[words.index("--config") + 1], *(int(word.split("=")[1]) for word in words[-2:]))
+        for words in printed
+    }
+    assert parameters["config"] == DEFAULT_CONFIGS
+
+
+def test_the_wandb_command_hands_the_parameters_to_train(shell: Shell) -> None:
+    sweep = yaml.safe_load((SCRIPTS / "wandb_sweep.yaml").read_text())
+    values = {
+        key: entry["value"] if "value" in entry else entry["values"][0]
+        for key, entry in sweep["parameters"].items()
+    } | {"config": DIGITS}
+    filled = [
+        word
+        for chunk in sweep["command"]
+        for word in (
+            [f"{key}={value}" for key, value in values.items()]
+            if chunk == "${args_no_hyphens}"
+            else [chunk]
+        )
+    ]
+    result = subprocess.run(
+        filled,
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "CUDA_VISIBLE_DEVICES": "",
+            "DRY_RUN": "1",
+            "WANDB_RUN_ID": "a1b2",
+            "PYTHON": "python",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == (
+        f"python train.py name=a1b2 --config {DIGITS} data.batch_size=256 seed=0"
+        " data.root=data output_dir=runs/wandb_sweep tracking.wandb=online\n"
+    )
