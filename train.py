@@ -68,7 +68,6 @@ def train(settings: Settings, stop: StopSignals) -> None:
         network, replica = ranks.wrap(
             network,
             compile=settings.compile,
-            channels_last=settings.channels_last,
             sync_batchnorm=settings.sync_batchnorm,
         )
         with mistakes_in_settings():

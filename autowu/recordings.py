@@ -184,7 +184,7 @@ def _read_scheduler(path: Path) -> "AutoWU":
     except Exception as error:
         raise ValueError(f"{path}: no scheduler state in it ({type(error).__name__})") from None
     # The optimizer and the length are stand-ins: loading brings the settings with it.
-    weight = torch.zeros(1, requires_grad=True)
-    scheduler = AutoWU(torch.optim.SGD([weight], lr=1.0), total_steps=2)
+    groups = [{"params": torch.zeros(1, requires_grad=True)} for _ in state["base_lrs"]]
+    scheduler = AutoWU(torch.optim.SGD(groups, lr=1.0), total_steps=2)
     scheduler.load_state_dict(state)
     return scheduler

@@ -44,6 +44,6 @@ baseline_lr_cells() {
     done
 }
 
-if [[ $# -gt 0 ]]; then die "$1: no arguments are taken (OVERRIDES=\"key=value\" holds for all cells)"; fi
+if [[ $# -gt 0 ]]; then die "$1: no arguments are taken (OVERRIDES=key=value is for all cells)"; fi
 read_cells baseline_lr_cells
 run_cells

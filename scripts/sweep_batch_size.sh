@@ -24,7 +24,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/cells.sh
 
-if [[ $# -gt 0 ]]; then die "$1: no arguments are taken (OVERRIDES=\"key=value\" holds for all cells)"; fi
+if [[ $# -gt 0 ]]; then die "$1: no arguments are taken (OVERRIDES=key=value is for all cells)"; fi
 choose_batch_size_knobs
 read_cells batch_size_cells
 run_cells

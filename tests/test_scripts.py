@@ -24,7 +24,7 @@ DIGITS = "configs/digits.yaml"
 TORCHRUN = "python -m torch.distributed.run"
 DEFAULT_CONFIGS = [
     f"configs/cifar10_resnet18_adamp_{name}.yaml"
-    for name in ("baseline", "autowu_constant_cosine", "autowu_cosine")
+    for name in ("baseline", "autowu_constant_cosine", "autowu")
 ]
 # Logs its arguments. A seed in FAIL ends it with STATUS; one in WAIT lets it wait for a signal and
 # then end with 1, as torchrun does, noting each signal it got.
@@ -414,6 +414,14 @@ def test_a_cancelled_slurm_job_waits_for_the_trainer_and_is_not_queued_again(
     os.kill(trainer, signal.SIGTERM)  # Slurm signals every process of the job
     assert waiting.wait(timeout=30) != 0
     assert shell.logged()[1:] == ["TERM"]
+
+
+@pytest.mark.parametrize("script", ["sweep_batch_size.sh", "sweep_baseline_lr.sh"])
+def test_the_default_cells_are_settings_that_train_takes(shell: Shell, script: str) -> None:
+    for command in shell.dry_run(script, NPROC=8, MAX_BATCH_PER_GPU=512):
+        settings = settings_of(command)
+        assert f"-batch{settings.data.batch_size}-" in str(settings.name)
+        assert str(settings.name).endswith(f"-seed{settings.seed}")
 
 
 def test_the_wandb_sweep_has_the_cells_of_the_sweep(shell: Shell) -> None:

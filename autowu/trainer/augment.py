@@ -60,7 +60,7 @@ class _GivenPolicy(AutoAugment):
 
     choice: tuple[int, Tensor, Tensor]
 
-    def get_params(self, transform_num: int) -> tuple[int, Tensor, Tensor]:  # type: ignore[override]
+    def get_params(self, transform_num: int) -> tuple[int, Tensor, Tensor]:
         return self.choice
 
 
@@ -121,7 +121,7 @@ def file_transform(augment: str, image_size: int, is_training: bool) -> Callable
         return create_transform(
             image_size,
             is_training=True,
-            color_jitter=None,
+            color_jitter=None,  # type: ignore[arg-type]
             interpolation="bicubic",
             normalize=False,
         )

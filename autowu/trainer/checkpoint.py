@@ -59,8 +59,9 @@ class Checkpoints:
         self.config = config
         self.ranks = ranks
         self.every_steps = every if isinstance(every, int) else None
-        words = [1, "epoch"] if every == "epoch" else str(every).split()
-        self.every_epochs = int(words[0]) if self.every_steps is None else None
+        self.every_epochs = None
+        if isinstance(every, str):
+            self.every_epochs = 1 if every == "epoch" else int(every.split()[0])
 
     def is_due(self, step: int) -> bool:
         """Whether to save after so many optimizer steps of the run."""

@@ -5,6 +5,7 @@ node or several); started plainly it is the only rank, and every operation here 
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -59,7 +60,6 @@ class Ranks:
         model: nn.Module,
         *,
         compile: bool = False,
-        channels_last: bool = False,
         sync_batchnorm: bool = False,
     ) -> tuple[nn.Module, nn.Module]:
         """Move a network to the device and make it one of several replicas.
@@ -73,10 +73,10 @@ class Ranks:
                 raise ConfigError(f"sync_batchnorm=true: needs GPUs, the device is {self.device}")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         model = model.to(self.device)
-        if channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         replica: nn.Module = model
         if self.world_size > 1:
+            # Said of a convolution over one channel, whose strides can be written in two ways.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             replica = DistributedDataParallel(
                 model, device_ids=[self.device] if self.device.type == "cuda" else None
             )

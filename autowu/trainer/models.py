@@ -1,6 +1,7 @@
 """Networks by name: small ones for small images, and all of timm's."""
 
 from difflib import get_close_matches
+from typing import Any
 
 import torch.nn as nn
 from torch import Tensor
@@ -46,7 +47,7 @@ def cifar_resnet18(in_channels: int, num_classes: int) -> nn.Module:
     model = resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()  # type: ignore[assignment]
+    model.maxpool = nn.Identity()
     return model
 
 
@@ -150,7 +151,7 @@ def _build_timm_model(
         raise ValueError(
             f"model.name={name}: must be {', '.join(OWN_MODELS)} or a model of timm{hint}"
         )
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     config = timm.get_pretrained_cfg(name)
     if config is not None and config.fixed_input_size and image_size != config.input_size[-1]:
         options["img_size"] = image_size

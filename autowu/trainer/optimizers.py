@@ -36,7 +36,7 @@ def build_optimizer(
     if no_decay_norms:
         from timm.optim import param_groups_weight_decay
 
-        own = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+        own: Any = getattr(model, "no_weight_decay", tuple)()  # timm's networks have it
         parameters = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=own)
         parameters = [group for group in parameters if group["params"]]
     if name == "adamp":

@@ -235,7 +235,7 @@ class Settings:
     label_smoothing: float = limited(0.0, at_least=0, below=1)  # of the training loss
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the forward pass; weights stay fp32
     compile: bool = False  # torch.compile the network
-    channels_last: bool = False  # memory format of images and weights; faster on GPUs
+    channels_last: bool = False  # memory format of the images; faster on GPUs
     sync_batchnorm: bool = False  # batch statistics over all ranks; GPUs only
     deterministic: bool = True  # on GPUs: the same bits every time, not the fastest kernels
     device: str = "auto"  # auto, cpu, cuda or cuda:<index>; auto: cuda where there is one

@@ -1,7 +1,7 @@
 """One optimizer step: micro-batches forward and backward, precision, clipping, skipped steps."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -68,10 +68,11 @@ class OptimizerStep:
         self.scaler.update()
         return loss
 
-    def _no_sync(self):  # type: ignore[no-untyped-def]
+    def _no_sync(self) -> AbstractContextManager[None]:
         replica = getattr(self.replica, "_orig_mod", self.replica)  # inside torch.compile
-        is_ddp = isinstance(replica, DistributedDataParallel)
-        return replica.no_sync() if is_ddp else nullcontext()
+        if isinstance(replica, DistributedDataParallel):
+            return replica.no_sync()
+        return nullcontext()
 
     def _measure_and_clip(self) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
