@@ -95,7 +95,7 @@ class ImageData:
 
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images, each once over all ranks."""
-        share = torch.arange(self.ranks.rank, len(self.test), self.ranks.world_size)
+        share = torch.arange(len(self.test))[self.ranks.rank :: self.ranks.world_size]
         sizes = max(EVALUATION_BATCH, self.micro_batch_size)
         requests = [Request(0, part) for part in share.split(sizes)] if len(share) else []
         loader = Loader(self.test, self.num_workers, self.ranks.device, persistent=False)
@@ -214,7 +214,6 @@ def load_data(
             larger than the training split.
     """
     data_set, image_size = read_data_set(name, ranks, settings)
-    check_labels(name, data_set)
     num_train = len(data_set.train.labels)
     if batch_size > num_train:
         raise ConfigError(
@@ -254,14 +253,14 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
         if settings["download"]:
             ranks.on_main(lambda: data_sets.download_cifar(name, settings["root"]))
         data_set = data_sets.cifar(name, settings["root"])
+    elif name == "parquet":
+        data_set = data_sets.parquet(settings["root"], settings["label_column"])
     else:
-        image_size = settings["image_size"]
-        if name == "parquet":
-            data_set = data_sets.parquet(settings["root"], settings["label_column"])
-        else:
-            data_set = data_sets.image_folders(name, settings["root"])
-        if image_size is not None:
-            return data_set, image_size
+        data_set = data_sets.image_folders(name, settings["root"])
+    check_labels(name, data_set)
+    if data_set.train.pixels is None:
+        if settings["image_size"] is not None:
+            return data_set, settings["image_size"]
         data_set = data_set._replace(
             train=data_sets.decode_all(data_set.train, f"training image of {name}"),
             test=data_sets.decode_all(data_set.test, f"test image of {name}"),
@@ -274,7 +273,10 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
 
 
 def check_labels(name: str, data_set: DataSet) -> None:
-    """Raise DataError for classes that are only tested, or numbers beyond the classes."""
+    """Raise DataError for a split without images, or classes that are only tested."""
+    for kind, split in (("training", data_set.train), ("test", data_set.test)):
+        if len(split.labels) == 0:
+            raise DataError(f"data.name={name}: there are no {kind} images")
     trained = set(data_set.train.labels.unique().tolist())
     unknown = sorted(set(data_set.test.labels.unique().tolist()) - trained)
     if unknown:

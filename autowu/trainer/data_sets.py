@@ -206,7 +206,7 @@ def parquet(root: str, label_column: str | None) -> DataSet:
         )
     train = _read_parquet(train_files, label_column)
     test = _read_parquet(test_files, label_column)
-    num_classes = int(train.labels.max()) + 1
+    num_classes = int(train.labels.max()) + 1 if len(train.labels) else 0
     return DataSet(train, test, num_classes)
 
 

@@ -59,7 +59,7 @@ def train_epoch(
             )
         journal.record(lr, loss, take_step.skipped)
         if num_left == 0:
-            break
+            continue
         save = checkpoints.is_due(state.progress.step + journal.num_unseen)
         stop = journal.look(images, scheduler) if save or journal.is_due else False
         if save or stop:

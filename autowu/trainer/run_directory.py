@@ -127,6 +127,8 @@ def without_nan(value: Any) -> Any:
 
 
 def _first_lines(path: Path, count: int) -> str:
+    if count == 0:  # metrics.jsonl is made with its first line
+        return ""
     with open(path, encoding="utf-8") as file:
         lines = list(islice(file, count))
     if len(lines) < count or not all(line.endswith("\n") for line in lines):

@@ -1,16 +1,20 @@
 """Ctrl-C and SIGTERM end a run between two steps instead of in the middle of one."""
 
+import os
 import signal
+import time
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+# One wish to stop can arrive twice: from Slurm and from torchrun, which passes it on.
+SAME_WISH_SECONDS = 3.0
 
 
 class StopSignals:
-    """Remembers the first SIGINT or SIGTERM until the next step; a second one acts at once."""
+    """Remembers the first SIGINT or SIGTERM until the next step; a later one acts at once."""
 
     def __init__(self) -> None:
+        self._received_at = 0.0
         self.received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -29,6 +33,9 @@ class StopSignals:
         return signal.SIGTERM if self.received is None else self.received
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        for each in self._previous:
-            signal.signal(each, signal.SIG_DFL)
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = number, now
+        elif now - self._received_at > SAME_WISH_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -1,4 +1,4 @@
-"""Training steps and evaluation, on a network small enough to work out what they must do."""
+"""Evaluation, and what is looked at between two writings of the journal."""
 
 import math
 from typing import Any
@@ -8,49 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from autowu.trainer.build_schedule import WarmupCosine
-from autowu.trainer.errors import TrainingDiverged
-from autowu.trainer.loop import check_finite, choose_device, evaluate, train_epoch
+from autowu.trainer.distributed import Ranks, choose_device
+from autowu.trainer.errors import ConfigError, TrainingDiverged
+from autowu.trainer.journal import MOST_SKIPPED, Journal, check_finite
+from autowu.trainer.loop import evaluate
+from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.signals import StopSignals
 
 IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8) % 3
-
-
-def train(batches: list[tuple[Tensor, Tensor]], **options: Any) -> tuple[nn.Module, Any]:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    schedule = WarmupCosine(optimizer, num_steps=10, warmup_steps=0)
-    return model, train_epoch(model, optimizer, schedule, batches, len(batches), **options)
-
-
-def test_accumulation_takes_the_same_steps_as_the_whole_batch() -> None:
-    whole, trace = train([(IMAGES, LABELS)] * 3)
-    parts, parts_trace = train([(IMAGES, LABELS)] * 3, accumulate=4)
-    assert parts_trace.losses == pytest.approx(trace.losses, abs=1e-6)
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_the_trace_holds_the_lr_and_the_loss_of_each_step() -> None:
-    _, trace = train([(IMAGES, LABELS)] * 3)
-    assert trace.lrs == [0.25 * (1 + math.cos(math.pi * step / 10)) for step in range(3)]
-    assert trace.losses[0] > trace.losses[1] > trace.losses[2]
-
-
-def test_clipping_bounds_the_step() -> None:
-    start, _ = train([])
-    end, _ = train([(IMAGES, LABELS)], clip_grad_norm=0.01)
-    pairs = zip(start.parameters(), end.parameters(), strict=True)
-    moved = math.sqrt(sum((a - b).detach().square().sum().item() for a, b in pairs))
-    assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)  # LR times the norm
-
-
-def test_bf16_changes_the_forward_pass_and_keeps_the_weights_in_fp32() -> None:
-    model, trace = train([(IMAGES, LABELS)], precision="bf16")
-    _, exact = train([(IMAGES, LABELS)])
-    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
-    assert trace.losses != exact.losses
-    assert trace.losses == pytest.approx(exact.losses, rel=0.02)
 
 
 def test_evaluation_gives_the_share_of_correct_images_in_percent() -> None:
@@ -60,21 +27,79 @@ def test_evaluation_gives_the_share_of_correct_images_in_percent() -> None:
 
     batches = [(IMAGES[:6], LABELS[:6]), (IMAGES[6:], LABELS[6:])]
     assert evaluate(First(), batches) == 100 * 3 / 8  # labels 0, 3, 6 of 8 are class 0
+    assert evaluate(First(), batches, ranks=Ranks()) == 100 * 3 / 8
+
+
+def schedule_after(num_steps: int) -> WarmupCosine:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = WarmupCosine(optimizer, num_steps=10, warmup_steps=2)
+    for _ in range(num_steps):
+        optimizer.step()
+        schedule.step()
+    return schedule
 
 
 def test_a_loss_that_is_not_finite_ends_the_decay_but_not_the_warmup() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = WarmupCosine(optimizer, num_steps=10, warmup_steps=2)
     losses = [math.nan, 1.0, 1.0, math.inf]
-    check_finite(losses, 0, schedule)  # still in the warmup
-    for _ in range(4):
-        optimizer.step()
-        schedule.step()
-    check_finite(losses[:3], 0, schedule)
+    applied = [True] * 4
+    check_finite(losses, applied, 0, schedule_after(0))  # still in the warmup
+    check_finite(losses[:3], applied[:3], 0, schedule_after(4))
     with pytest.raises(TrainingDiverged, match="became inf at step 3"):
-        check_finite(losses, 0, schedule)
+        check_finite(losses, applied, 0, schedule_after(4))
+    check_finite(losses, [True, True, True, False], 0, schedule_after(4))  # the scaler skipped it
+
+
+class NoData:
+    wait_seconds = 0.0
+
+
+@pytest.fixture
+def journal(tmp_path: Any) -> Journal:
+    run = RunDirectory(tmp_path / "run")
+    run.start("")
+    return Journal(run, Ranks(), Progress(), StopSignals(), every=3)
+
+
+def test_the_journal_writes_what_it_took_down(journal: Journal) -> None:
+    images: Any = NoData()
+    for step in range(5):
+        journal.record(0.1 * step, torch.tensor(float(step)), skipped=step == 1)
+        if journal.is_due:
+            assert journal.look(images, schedule_after(0)) is False
+            assert journal.progress.step == 3
+    assert journal.num_unseen == 2
+    journal.look(images, schedule_after(0))
+    assert journal.progress.epoch_losses == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert (journal.progress.step, journal.progress.last_lr) == (5, 0.4)
+    assert (journal.progress.skipped_steps, journal.progress.skipped_in_a_row) == (1, 0)
+    rows = journal.run.steps.read_text().splitlines()
+    expected = ["0,0.0,0", "1,0.1,1", "2,0.2,2", f"3,{3 * 0.1!r},3", "4,0.4,4"]
+    assert rows == ["step,lr,loss", *expected]
+
+
+def test_a_signal_is_answered_at_the_next_look(journal: Journal) -> None:
+    journal.record(0.1, torch.tensor(1.0), False)
+    assert not journal.is_due
+    journal.stop.received = 15
+    assert journal.is_due
+    assert journal.look(NoData(), schedule_after(0)) is True  # type: ignore[arg-type]
+
+
+def test_a_scaler_that_skips_every_step_ends_the_run(journal: Journal) -> None:
+    images: Any = NoData()
+    for _ in range(MOST_SKIPPED - 1):
+        journal.record(0.1, torch.tensor(1.0), True)
+    journal.look(images, schedule_after(0))
+    journal.record(0.1, torch.tensor(1.0), True)
+    with pytest.raises(TrainingDiverged, match=f"the last {MOST_SKIPPED} steps up to step"):
+        journal.look(images, schedule_after(0))
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:
-    with pytest.raises(ValueError, match="device=cuda:99"):
+    with pytest.raises(ConfigError, match="device=cuda:99"):
         choose_device("cuda:99")
+
+
+def test_ranks_on_one_node_do_not_share_a_named_device() -> None:
+    with pytest.raises(ConfigError, match="device=cuda:0: 2 ranks cannot share it"):
+        choose_device("cuda:0", local_rank=1, local_size=2)

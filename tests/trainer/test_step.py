@@ -1,0 +1,81 @@
+"""Optimizer steps on a network small enough to work out what they must do."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autowu.trainer.step import OptimizerStep
+
+IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8) % 3
+
+
+def train(
+    batches: list[list[tuple[Tensor, Tensor]]], **options: Any
+) -> tuple[nn.Module, list[float], OptimizerStep]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    take_step = OptimizerStep(model, torch.optim.SGD(model.parameters(), lr=0.5), **options)
+    return model, [float(take_step(batch)) for batch in batches], take_step
+
+
+def test_accumulation_takes_the_same_steps_as_the_whole_batch() -> None:
+    whole, losses, _ = train([[(IMAGES, LABELS)]] * 3)
+    parts = list(zip(IMAGES.split(2), LABELS.split(2), strict=True))
+    other, part_losses, _ = train([parts] * 3)
+    assert part_losses == pytest.approx(losses, abs=1e-6)
+    assert losses[0] > losses[1] > losses[2]
+    for a, b in zip(whole.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_clipping_bounds_the_step_and_reports_the_norm_before_it() -> None:
+    start, _, _ = train([])
+    end, _, take_step = train([[(IMAGES, LABELS)]], clip_grad_norm=0.01)
+    pairs = zip(start.parameters(), end.parameters(), strict=True)
+    moved = math.sqrt(sum((a - b).detach().square().sum().item() for a, b in pairs))
+    assert moved == pytest.approx(0.5 * 0.01, rel=1e-3)  # LR times the norm
+    loss = F.cross_entropy(start(IMAGES), LABELS)
+    gradients = torch.autograd.grad(loss, list(start.parameters()))
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
+    assert float(take_step.gradient_norm) == pytest.approx(norm)  # type: ignore[arg-type]
+
+
+def test_bf16_changes_the_forward_pass_and_keeps_the_weights_in_fp32() -> None:
+    model, losses, _ = train([[(IMAGES, LABELS)]], precision="bf16")
+    _, exact, _ = train([[(IMAGES, LABELS)]])
+    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
+    assert losses != exact
+    assert losses == pytest.approx(exact, rel=0.02)
+
+
+def test_labels_are_smoothed_in_the_loss() -> None:
+    model, _, _ = train([])
+    _, (loss,), _ = train([[(IMAGES, LABELS)]], label_smoothing=0.3)
+    log_probabilities = F.log_softmax(model(IMAGES), dim=1)
+    targets = 0.7 * F.one_hot(LABELS, 3) + 0.1
+    assert loss == pytest.approx(-float((targets * log_probabilities.detach()).sum(dim=1).mean()))
+
+
+def test_a_step_whose_gradient_overflows_in_fp16_is_skipped() -> None:
+    start, _, _ = train([])
+    huge = IMAGES * 1e4  # the scaled gradient exceeds what fp16 holds
+    end, losses, take_step = train([[(huge, LABELS)]], precision="fp16")
+    assert take_step.skipped
+    assert take_step.scaler.get_scale() == 2.0**15
+    for a, b in zip(start.parameters(), end.parameters(), strict=True):
+        assert torch.equal(a, b)
+    _, losses, take_step = train([[(IMAGES, LABELS)]] * 20, precision="fp16")
+    assert not take_step.skipped
+    _, exact, _ = train([[(IMAGES, LABELS)]] * 20)
+    assert losses[-1] == pytest.approx(exact[-1], rel=0.02)
+
+
+def test_other_precisions_never_skip() -> None:
+    _, losses, take_step = train([[(IMAGES * math.nan, LABELS)]])
+    assert math.isnan(losses[0])
+    assert not take_step.skipped
