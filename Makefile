@@ -19,7 +19,7 @@ demo: ## train on real handwritten digits with AutoWU: about a minute, nothing t
 
 test: ## run the tests
 	@scripts/venv.sh requirements-dev.txt
-	$(ONE_THREAD) .venv/bin/python -m pytest -n 2 $(ARGS)
+	$(ONE_THREAD) .venv/bin/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: ## check style, format and types
 	@scripts/venv.sh requirements-dev.txt

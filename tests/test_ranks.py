@@ -14,6 +14,8 @@ from tests.fake_data import write_parquet
 from tests.launch import TRAIN, finish, free_port, start, train
 from tests.test_train import assert_same_run, metrics_of
 
+pytestmark = pytest.mark.xdist_group("ranks")  # they share runs, so one worker takes them all
+
 # A transformer: without batch statistics, ranks and one process can agree. With stochastic depth
 # off; augmented, so that the random numbers of the images are put to the test too.
 SETTINGS = [

@@ -1,0 +1,273 @@
+"""Images a second of the trainer's loop, against a bare PyTorch loop in the same process.
+
+    python -m experiments.throughput.run                   five minutes on one CPU core
+    python -m experiments.throughput.run --device cuda     the cells for a GPU
+
+The two sides take turns, a block of steps each, and the ratio is the median over the rounds, since a
+machine is rarely quiet. Rows of other devices in results.csv are kept.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from adamp import AdamP
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from autowu.trainer.build_schedule import build_schedule
+from autowu.trainer.checkpoint import Checkpoints
+from autowu.trainer.data import ImageData, load_data
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.guard import DivergenceGuard
+from autowu.trainer.journal import Journal
+from autowu.trainer.loop import train_epoch
+from autowu.trainer.models import build_model
+from autowu.trainer.optimizers import build_optimizer
+from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
+from autowu.trainer.settings import AutoWUSettings
+from autowu.trainer.signals import StopSignals
+from autowu.trainer.step import OptimizerStep
+from experiments.tables import commit, markdown_table, put_between_marks, read_rows, write_rows
+
+FOLDER = Path(__file__).parent
+
+
+class Cell(NamedTuple):
+    model: str
+    data: dict[str, Any]
+    batch_size: int
+    steps: int  # in a block
+    rounds: int
+    precision: str = "fp32"
+    bare_data: str = "same batches"  # or "random tensors on the device"
+
+
+SMALL = {"name": "synthetic", "num_images": 4096, "num_classes": 10, "image_size": 32}
+CELLS = {
+    "cpu": [
+        Cell("small_cnn", {"name": "digits"}, 32, steps=44, rounds=31),
+        Cell("small_cnn", SMALL, 128, steps=8, rounds=11),
+        Cell("cifar_resnet18", SMALL, 32, steps=2, rounds=9),
+    ],
+    "cuda": [
+        Cell(
+            "cifar_resnet18",
+            SMALL | {"num_images": 50_000, "augment": augment},
+            512,
+            steps=97,
+            rounds=7,
+            precision="bf16",
+            bare_data="random tensors on the device",
+        )
+        for augment in ("none", "crop_flip", "cifar")
+    ],
+}
+
+
+def trainer_side(cell: Cell, ranks: Ranks, folder: Path) -> tuple[Callable[[], float], ImageData]:
+    """The loop of train.py but for evaluation and checkpoints; a call is a block of steps."""
+    images = load_data(
+        **cell.data, batch_size=cell.batch_size, ranks=ranks, channels_last=on_gpu(ranks)
+    )
+    network = build_model(cell.model, images.num_channels, images.num_classes, images.image_size)
+    network, replica = ranks.wrap(network)
+    optimizer = build_optimizer(network, "adamp", None, 0.01)
+    settings = vars(AutoWUSettings()).copy()
+    epochs = 1 + cell.steps * (cell.rounds + 1) // images.steps_per_epoch
+    scheduler = build_schedule(
+        optimizer=optimizer,
+        epochs=epochs,
+        steps_per_epoch=images.steps_per_epoch,
+        batch_size=cell.batch_size,
+        **settings,
+    )
+    take_step = OptimizerStep(replica, optimizer, precision=cell.precision)
+    guard = DivergenceGuard(network, optimizer, scheduler)
+    state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
+    run = RunDirectory(folder)
+    run.start("")
+    checkpoints = Checkpoints(run, {}, "epoch", ranks)
+    journal = Journal(run, ranks, state.progress, StopSignals(), every=20)
+
+    def batches() -> Iterator[list[tuple[Tensor, Tensor]]]:
+        epoch = 0
+        while True:
+            yield from images.train_batches(epoch)
+            epoch += 1
+
+    endless = batches()
+
+    def block() -> float:
+        started = time.perf_counter()
+        state.progress.epoch_losses = [0.0] * (images.steps_per_epoch - cell.steps)
+        train_epoch(state, take_step, images, take(endless, cell.steps), journal, checkpoints)
+        return finished(ranks) - started
+
+    return block, images
+
+
+def bare_side(cell: Cell, ranks: Ranks, images: ImageData) -> Callable[[], float]:
+    """What anybody would write: the same network, optimizer, precision and batches, no more."""
+    network = build_model(cell.model, images.num_channels, images.num_classes, images.image_size)
+    network = network.to(ranks.device).train()
+    optimizer = AdamP(network.parameters(), lr=1e-4, weight_decay=0.01)
+    size = (cell.batch_size, images.num_channels, images.image_size, images.image_size)
+    pixels = images.train.pixels  # type: ignore[attr-defined]
+
+    def batch(step: int, order: Tensor) -> tuple[Tensor, Tensor]:
+        if cell.bare_data != "same batches":
+            return random_images, random_labels
+        indices = order[step * cell.batch_size : (step + 1) * cell.batch_size]
+        return (pixels[indices] - images.mean) / images.deviation, images.train.labels[indices]
+
+    random_images = torch.randn(size, device=ranks.device)
+    if on_gpu(ranks):
+        random_images = random_images.contiguous(memory_format=torch.channels_last)
+    random_labels = torch.randint(0, 10, (cell.batch_size,), device=ranks.device)
+
+    def block() -> float:
+        started = time.perf_counter()
+        order = torch.randperm(len(images.train))
+        for step in range(cell.steps):
+            inputs, labels = batch(step, order)
+            optimizer.zero_grad(set_to_none=True)
+            loss = bare_loss(network, inputs, labels, cell.precision)
+            loss.backward()
+            optimizer.step()
+        return finished(ranks) - started
+
+    return block
+
+
+def bare_loss(network: nn.Module, inputs: Tensor, labels: Tensor, precision: str) -> Tensor:
+    if precision == "fp32":
+        return F.cross_entropy(network(inputs), labels)
+    with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        return F.cross_entropy(network(inputs), labels)
+
+
+def take(batches: Iterator[Any], count: int) -> Iterator[Any]:
+    for _ in range(count):
+        yield next(batches)
+
+
+def on_gpu(ranks: Ranks) -> bool:
+    return ranks.device.type == "cuda"
+
+
+def finished(ranks: Ranks) -> float:
+    """The time once the device has done its work."""
+    if on_gpu(ranks):
+        torch.cuda.synchronize(ranks.device)
+    return time.perf_counter()
+
+
+def measure(cell: Cell, ranks: Ranks) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer, images = trainer_side(cell, ranks, Path(folder) / "run")
+        bare = bare_side(cell, ranks, images)
+        trainer(), bare()  # the first block of each warms up
+        waited = images.wait_seconds
+        times = [(trainer(), bare()) for _ in range(cell.rounds)]
+        waited = images.wait_seconds - waited
+    block_images = cell.steps * cell.batch_size
+    ratios = sorted(bare / trainer for trainer, bare in times)
+    return {
+        "device": torch.cuda.get_device_name(ranks.device) if on_gpu(ranks) else "cpu",
+        "model": cell.model,
+        "data": cell.data["name"],
+        "augment": cell.data.get("augment", "none"),
+        "batch_size": cell.batch_size,
+        "precision": cell.precision,
+        "bare_loop_on": cell.bare_data,
+        "trainer_images_per_second": f"{block_images / statistics.median(t for t, _ in times):.1f}",
+        "bare_images_per_second": f"{block_images / statistics.median(b for _, b in times):.1f}",
+        "ratio": f"{statistics.median(ratios):.4f}",
+        "ratio_low": f"{ratios[len(ratios) // 4]:.4f}",
+        "ratio_high": f"{ratios[-1 - len(ratios) // 4]:.4f}",
+        "data_wait": f"{waited / sum(t for t, _ in times):.4f}",
+        "rounds": cell.rounds,
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+
+
+def label(row: dict[str, Any]) -> str:
+    what = f"{row['model']}, {row['data']}, {row['augment']}"
+    return f"{what}\nbatch {row['batch_size']}, {row['precision']}"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(7, 0.8 + 0.55 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for height, row in enumerate(rows):
+        ratio, low, high = (float(row[key]) for key in ("ratio", "ratio_low", "ratio_high"))
+        axes.errorbar(ratio, height, xerr=[[ratio - low], [high - ratio]], fmt="o", capsize=3)
+    axes.axvline(1.0, color="0.5", linewidth=1)
+    axes.axvspan(0.0, 0.95, color="C3", alpha=0.12)
+    axes.set_xlim(0.85, 1.1)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
+    axes.set_xlabel("images a second, trainer / bare loop (median and quartiles); red: 5 % slower")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=list(CELLS), default="cpu")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        torch.set_num_threads(1)
+    ranks = Ranks(options.device)
+    new = []
+    with ranks:
+        for cell in CELLS[options.device]:
+            new.append(measure(cell, ranks))
+            print(new[-1], flush=True)
+    kept = [row for row in read_rows(FOLDER / "results.csv") if row["device"] != new[0]["device"]]
+    rows = [*kept, *new]
+    write_rows(FOLDER / "results.csv", rows)
+    plot(rows, FOLDER / "throughput.png")
+    header = [
+        "device",
+        "model",
+        "data",
+        "augment",
+        "batch",
+        "trainer",
+        "bare loop",
+        "ratio",
+        "data wait",
+    ]
+    table = markdown_table(
+        header,
+        [
+            [
+                row["device"],
+                row["model"],
+                row["data"],
+                row["augment"],
+                row["batch_size"],
+                f"{float(row['trainer_images_per_second']):,.0f}/s",
+                f"{float(row['bare_images_per_second']):,.0f}/s",
+                f"{float(row['ratio']):.3f}",
+                f"{100 * float(row['data_wait']):.1f} %",
+            ]
+            for row in rows
+        ],
+    )
+    put_between_marks(FOLDER / "README.md", "table", table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()
