@@ -88,7 +88,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
             clip_grad_norm=settings.clip_grad_norm,
             label_smoothing=settings.label_smoothing,
         )
-        guard = DivergenceGuard(network, optimizer, scheduler)
+        guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
         state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
         begin(found, settings, state, ranks)
         summary = run_to_the_end(settings, found.run, state, take_step, images, ranks, stop)

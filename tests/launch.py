@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -16,11 +17,14 @@ def free_port() -> int:
 
 
 def start(
-    settings: list[str], world_size: int = 1, own: dict[int, list[str]] | None = None
+    settings: list[str],
+    world_size: int = 1,
+    own: dict[int, list[str]] | None = None,
+    program: Sequence[str] = (str(TRAIN),),
 ) -> list[subprocess.Popen[str]]:
     """One process, or `world_size` ranks with the environment that torchrun gives them.
 
-    `own` adds settings to some of the ranks.
+    `own` adds settings to some of the ranks; `program` is what Python runs.
     """
     common = os.environ | {"OMP_NUM_THREADS": "1"}
     if world_size > 1:
@@ -31,11 +35,12 @@ def start(
         ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world_size > 1 else {}
         processes.append(
             subprocess.Popen(
-                [sys.executable, str(TRAIN), *settings, *(own or {}).get(rank, [])],
+                [sys.executable, *program, *settings, *(own or {}).get(rank, [])],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
                 env=common | ranks,
+                cwd=TRAIN.parent,
             )
         )
     return processes

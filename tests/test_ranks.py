@@ -81,6 +81,39 @@ def test_two_ranks_train_as_one_does(settings: list[str], runs: Path, two_ranks:
         )
 
 
+COUNT_COLLECTIVES = """
+import json, sys
+from collections import Counter
+import torch.distributed as dist
+counts = Counter()
+for name in ("all_reduce", "broadcast", "barrier", "all_gather", "gather", "scatter"):
+    def counted(*args, name=name, original=getattr(dist, name), **options):
+        counts[name] += 1
+        return original(*args, **options)
+    setattr(dist, name, counted)
+from train import main
+code = main(sys.argv[1:])
+print(json.dumps(counts))
+sys.exit(code)
+"""
+
+
+def test_the_trainer_communicates_at_looks_tests_and_evaluations_alone(
+    settings: list[str], runs: Path
+) -> None:
+    """DDP's own collectives are started in C++, and are not counted here."""
+    program = ("-c", COUNT_COLLECTIVES)
+    outcomes = finish(start([*settings, "name=counted"], world_size=2, program=program))
+    assert [code for code, _, _ in outcomes] == [0, 0], outcomes
+    # Looks every 3 steps, before a save every 5, and at the end of an epoch of 8.
+    looks = sum(step % 3 == 0 or step % 5 == 0 or step % 8 == 0 for step in range(1, 65))
+    tests = sum(len(line["tests"]) for line in metrics_of(runs / "counted"))
+    assert tests > 5
+    expected = {"all_reduce": looks + tests + 8, "broadcast": tests}  # 8 evaluations, no buffers
+    for _, output, _ in outcomes:
+        assert json.loads(output.splitlines()[-1]) == expected
+
+
 def test_two_torchrun_agents_train_as_two_nodes(
     settings: list[str], runs: Path, two_ranks: Path
 ) -> None:

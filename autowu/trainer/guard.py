@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 from autowu import AutoWU, Phase
 from autowu.trainer.build_schedule import Schedule
 
-Snapshot = dict[str, Any]  # step: int, network and optimizer: state dicts in host memory
+Snapshot = dict[str, Any]  # step: int; network, optimizer, scaler: state dicts in host memory
 
 
 class DivergenceGuard:
@@ -27,10 +27,15 @@ class DivergenceGuard:
     """
 
     def __init__(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Schedule
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        scheduler: Schedule,
     ) -> None:
         self.network = network
         self.optimizer = optimizer
+        self.scaler = scaler
         self.scheduler = scheduler
         self.restored_step: int | None = None  # optimizer steps done at the snapshot that came back
         self._is_over = not isinstance(scheduler, AutoWU)
@@ -87,11 +92,13 @@ class DivergenceGuard:
             "step": step,
             "network": to_host(self.network.state_dict()),
             "optimizer": to_host(self.optimizer.state_dict()),
+            "scaler": self.scaler.state_dict(),
         }
 
     def _put_back(self, snapshot: Snapshot) -> None:
         self.network.load_state_dict(snapshot["network"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
+        self.scaler.load_state_dict(snapshot["scaler"])
         # The optimizer's state brought the LR of that time back; loading a state writes the LR.
         self.scheduler.load_state_dict(self.scheduler.state_dict())
         self.restored_step = snapshot["step"]

@@ -5,10 +5,12 @@ process asks, and how the indices were put together, changes nothing.
 """
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +52,36 @@ class MemoryImages:
         if self.augment != "none":
             images = augment_batch(images, self._uniforms(epoch, indices), self.augment)
         return images, labels
+
+
+class Paths(Sequence[Path]):
+    """Many paths without an object for each, whose reference counts would have to be written.
+
+    A million Python objects in a loader process are soon a million copies: touching one copies the
+    page of memory that it lies on.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Path(os.fsdecode(bytes(self._names[index])))
+
+
+class ArrowBytes(Sequence[bytes]):
+    """A column of bytes in Arrow's memory, for the same reason."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column  # pyarrow.ChunkedArray
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._column[index].as_py()
 
 
 class EncodedImages:

@@ -18,8 +18,6 @@ from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.signals import StopSignals
 
-MOST_SKIPPED = 100  # steps in a row that a scaler may leave out; it needs about 20 from 2^16 down
-
 
 class Journal:
     """Takes down the LR and the loss of each step and writes them to steps.csv.
@@ -70,7 +68,7 @@ class Journal:
         """Average the losses over the ranks and write them down; True when the run shall stop.
 
         Raises:
-            TrainingDiverged: a loss of the decay is not finite, or the scaler skips every step.
+            TrainingDiverged: a loss of the decay is not finite.
         """
         progress = self.progress
         stop = torch.tensor(float(self.stop.received is not None), device=self.ranks.device)
@@ -92,20 +90,9 @@ class Journal:
             progress.epoch_losses += losses
             progress.last_lr = self._lrs[-1]
         applied = [not skipped for skipped in self._skipped]
-        self._count_skipped()
         self._lrs, self._losses, self._skipped = [], [], []
         check_finite(losses, applied, first_step, scheduler)
         return num_stopped > 0
-
-    def _count_skipped(self) -> None:
-        for skipped in self._skipped:
-            self.progress.skipped_steps += skipped
-            self.progress.skipped_in_a_row = skipped * (self.progress.skipped_in_a_row + 1)
-        if self.progress.skipped_in_a_row >= MOST_SKIPPED:
-            raise TrainingDiverged(
-                f"precision=fp16: the gradients of the last {self.progress.skipped_in_a_row} steps"
-                f" up to step {self.progress.step} were not finite, whatever the scale of the loss"
-            )
 
 
 def check_finite(

@@ -8,10 +8,16 @@ from torch import nn
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import Interrupted
+from autowu.trainer.errors import Interrupted, TrainingDiverged
 from autowu.trainer.journal import Journal
+from autowu.trainer.progress import Progress
 from autowu.trainer.run_state import RunState
 from autowu.trainer.step import OptimizerStep, forward
+
+# Skipped steps in a row, from which on it is not the scale of the loss: it started at 2^16, and was
+# halved each time. They count as steps then, so that AutoWU gets to see losses that are lost.
+SCALER_STEPS = 24
+MOST_SKIPPED = 200
 
 
 def train_epoch(
@@ -48,11 +54,14 @@ def train_epoch(
         num_left -= 1
         lr = float(scheduler.get_last_lr()[0])
         loss = take_step(micro_batches, measure_gradient=num_left == 0)
-        if take_step.skipped:
+        state.progress.count(take_step.skipped)
+        check_skipped(state.progress)
+        if take_step.skipped and state.progress.skipped_in_a_row <= SCALER_STEPS:
             scheduler.observe(loss)  # averaged into the loss of the next step
         else:
             scheduler.step(loss)
         if state.guard.after_step():
+            state.progress.skipped_in_a_row = 0
             say(
                 f"diverged at step {scheduler.switch_step}: going on from the weights of step"
                 f" {state.guard.restored_step} with LR {scheduler.start_lr:.3g}"
@@ -67,6 +76,15 @@ def train_epoch(
         if stop:
             raise Interrupted(journal.stop.number)
     return journal.look(images, scheduler)
+
+
+def check_skipped(progress: Progress) -> None:
+    """Raise TrainingDiverged when the scaler has left out every step for long."""
+    if progress.skipped_in_a_row > MOST_SKIPPED:
+        raise TrainingDiverged(
+            f"precision=fp16: the last {progress.skipped_in_a_row} gradients were not finite,"
+            " whatever the scale of the loss; the last checkpoint is from before them or among them"
+        )
 
 
 @torch.inference_mode()

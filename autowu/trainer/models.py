@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -134,10 +135,28 @@ def build_model(
         ValueError: for an unknown name, or what that network does not have.
     """
     if name not in OWN_MODELS:
-        return _build_timm_model(name, in_channels, num_classes, image_size, drop_path)
-    if drop_path:
+        model = _build_timm_model(name, in_channels, num_classes, image_size, drop_path)
+    elif drop_path:
         raise ValueError(f"model.drop_path={drop_path}: only models of timm have it, not {name}")
-    return OWN_MODELS[name](in_channels, num_classes)
+    else:
+        model = OWN_MODELS[name](in_channels, num_classes)
+    _try_out(model, name, (1, in_channels, image_size, image_size))
+    return model
+
+
+def _try_out(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError for images that the network cannot work with, too small ones say."""
+    was_training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(shape))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"model.name={name}: does not take images of {shape[-1]}x{shape[-1]} pixels with"
+            f" {shape[1]} channels ({reason})"
+        ) from None
+    model.train(was_training)
 
 
 def _build_timm_model(

@@ -28,6 +28,11 @@ class Progress:
         """Steps done of the epoch under way."""
         return len(self.epoch_losses)
 
+    def count(self, skipped: bool) -> None:
+        """Note whether the scaler left the step out."""
+        self.skipped_steps += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
+
     def epoch_done(
         self,
         *,

@@ -18,6 +18,7 @@ from autowu.trainer.settings import (
     ImageFileSettings,
     MemoryAugment,
     Settings,
+    SGDSettings,
     WarmupCosineSettings,
 )
 
@@ -150,6 +151,9 @@ def check_shares(settings: Settings, world_size: int) -> None:
 def _check_run(settings: Settings) -> None:
     check_shares(settings, world_size=1)
     _check_data(settings.data)
+    optimizer = settings.optimizer
+    if isinstance(optimizer, SGDSettings) and optimizer.nesterov and not optimizer.momentum:
+        raise ConfigError("optimizer.momentum=0: must be above 0 with optimizer.nesterov=true")
     every = settings.checkpoint_every
     if isinstance(every, str) and not re.fullmatch(r"epoch|[1-9]\d* epochs?", every):
         raise ConfigError(

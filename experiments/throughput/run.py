@@ -3,8 +3,8 @@
     python -m experiments.throughput.run                   five minutes on one CPU core
     python -m experiments.throughput.run --device cuda     the cells for a GPU
 
-The two sides take turns, a block of steps each, and the ratio is the median over the rounds, since a
-machine is rarely quiet. Rows of other devices in results.csv are kept.
+The two sides take turns, a block of steps each, and the ratio is the median over the rounds, since
+a machine is rarely quiet. Rows of other devices in results.csv are kept.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def trainer_side(cell: Cell, ranks: Ranks, folder: Path) -> tuple[Callable[[], f
         **settings,
     )
     take_step = OptimizerStep(replica, optimizer, precision=cell.precision)
-    guard = DivergenceGuard(network, optimizer, scheduler)
+    guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
     state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
     run = RunDirectory(folder)
     run.start("")

@@ -14,6 +14,7 @@ from tests.helpers import assert_same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the last .* training losses")
 
+NO_SCALER = torch.amp.GradScaler("cpu", enabled=False)
 STEPS = 400  # a sweep of 200 steps
 
 
@@ -25,7 +26,7 @@ def drive(
     network = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(network.parameters())
     scheduler = AutoWU(optimizer, STEPS)
-    guard = DivergenceGuard(network, optimizer, scheduler)
+    guard = DivergenceGuard(network, optimizer, NO_SCALER, scheduler)
     weights = {0: {k: v.clone() for k, v in network.state_dict().items()}}
     for step, loss in enumerate(losses, 1):
         optimizer.zero_grad()
@@ -103,7 +104,7 @@ def test_a_guard_goes_on_from_its_state() -> None:
     network, _, guard, _ = drive(losses)
     other, resumed_scheduler, resumed, _ = drive(losses[:60])
     optimizer = resumed_scheduler.optimizer
-    again = DivergenceGuard(other, optimizer, resumed_scheduler)
+    again = DivergenceGuard(other, optimizer, NO_SCALER, resumed_scheduler)
     again.load_state_dict(resumed.state_dict())
     for loss in losses[60:]:
         optimizer.zero_grad()
@@ -119,6 +120,6 @@ def test_a_guard_goes_on_from_its_state() -> None:
 def test_other_schedules_cost_no_snapshots() -> None:
     network = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    guard = DivergenceGuard(network, optimizer, WarmupCosine(optimizer, 10, 2))
+    guard = DivergenceGuard(network, optimizer, NO_SCALER, WarmupCosine(optimizer, 10, 2))
     assert guard.state_dict()["good"] is None
     assert guard.after_step() is False

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from autowu.trainer.build_schedule import WarmupCosine
 from autowu.trainer.distributed import Ranks, choose_device
 from autowu.trainer.errors import ConfigError, TrainingDiverged
-from autowu.trainer.journal import MOST_SKIPPED, Journal, check_finite
-from autowu.trainer.loop import evaluate
+from autowu.trainer.journal import Journal, check_finite
+from autowu.trainer.loop import MOST_SKIPPED, check_skipped, evaluate
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.signals import StopSignals
@@ -71,7 +71,6 @@ def test_the_journal_writes_what_it_took_down(journal: Journal) -> None:
     journal.look(images, schedule_after(0))
     assert journal.progress.epoch_losses == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert (journal.progress.step, journal.progress.last_lr) == (5, 0.4)
-    assert (journal.progress.skipped_steps, journal.progress.skipped_in_a_row) == (1, 0)
     rows = journal.run.steps.read_text().splitlines()
     expected = ["0,0.0,0", "1,0.1,1", "2,0.2,2", f"3,{3 * 0.1!r},3", "4,0.4,4"]
     assert rows == ["step,lr,loss", *expected]
@@ -85,14 +84,17 @@ def test_a_signal_is_answered_at_the_next_look(journal: Journal) -> None:
     assert journal.look(NoData(), schedule_after(0)) is True  # type: ignore[arg-type]
 
 
-def test_a_scaler_that_skips_every_step_ends_the_run(journal: Journal) -> None:
-    images: Any = NoData()
-    for _ in range(MOST_SKIPPED - 1):
-        journal.record(0.1, torch.tensor(1.0), True)
-    journal.look(images, schedule_after(0))
-    journal.record(0.1, torch.tensor(1.0), True)
-    with pytest.raises(TrainingDiverged, match=f"the last {MOST_SKIPPED} steps up to step"):
-        journal.look(images, schedule_after(0))
+def test_a_scaler_that_skips_every_step_ends_the_run() -> None:
+    progress = Progress()
+    for _ in range(MOST_SKIPPED):
+        progress.count(skipped=True)
+        check_skipped(progress)
+    progress.count(skipped=True)
+    with pytest.raises(TrainingDiverged, match=f"the last {MOST_SKIPPED + 1} gradients"):
+        check_skipped(progress)
+    progress.count(skipped=False)
+    check_skipped(progress)
+    assert progress.skipped_steps == MOST_SKIPPED + 1
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

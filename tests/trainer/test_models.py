@@ -59,6 +59,7 @@ def test_a_transformer_is_made_for_the_size_of_the_images() -> None:
         ({"name": "cifar_resnet19"}, "did you mean cifar_resnet18"),
         ({"name": "small_cnn", "drop_path": 0.1}, r"model\.drop_path=0\.1: only models of timm"),
         ({"name": "vgg11", "drop_path": 0.1}, r"model\.name=vgg11: cannot be .*drop_path=0\.1"),
+        ({"name": "vgg11", "image_size": 8}, r"model\.name=vgg11: does not take images of 8x8"),
         ({"name": "alexnet"}, r"model\.name=alexnet"),
     ],
 )
