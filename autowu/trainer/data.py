@@ -6,11 +6,14 @@ So the images of a step, and what augmentation makes of them, do not depend on t
 or loader processes, and an epoch can be entered at any step.
 """
 
+import atexit
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,7 +141,7 @@ class Loader:
                 pin_memory=device.type == "cuda",
                 persistent_workers=persistent,
                 prefetch_factor=4,
-                worker_init_fn=_ignore_signals,
+                worker_init_fn=partial(_outlive_signals, _closing()),
                 generator=torch.Generator(),  # or each pass would draw from the global one
             )
 
@@ -179,10 +182,26 @@ class _Answers(Dataset[Any]):
             return error  # raised in a loader process it would come with that one's traceback
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach loader processes too; the rank itself ends them."""
+@cache
+def _closing() -> Any:
+    """An event that is set when this process ends, before it ends its loader processes."""
+    closing = multiprocessing.Event()
+    atexit.register(closing.set)
+    return closing
+
+
+def _outlive_signals(closing: Any, worker: int) -> None:
+    """Ctrl-C and Slurm's SIGTERM reach loader processes too; the rank saves first, and ends them.
+
+    It ends them by SIGTERM as well, but once `closing` is set.
+    """
+
+    def on_terminate(number: int, frame: object) -> None:
+        if closing.is_set():
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_terminate)
 
 
 def load_data(
