@@ -151,7 +151,9 @@ class Loader:
         try:
             for answer in answers:
                 if isinstance(answer, DataError):
-                    raise answer
+                    # A new one: raised itself it would hold this frame, which holds it, and loader
+                    # processes that the garbage collector frees take 20 seconds to end.
+                    raise DataError(str(answer))
                 yield answer
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):

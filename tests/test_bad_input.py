@@ -1,0 +1,207 @@
+"""A user's mistakes with data, devices, disks and checkpoints: one line, and nothing is lost."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.fake_data import write_cifar10, write_image_folders
+from tests.test_train import load, main, without_seconds
+
+TINY = ["data.batch_size=8", "epochs=1", "model.name=test_vit"]
+
+
+def folder_settings(root: Path) -> list[str]:
+    return [*TINY, "data.name=imagenet", f"data.root={root}", "data.image_size=32"]
+
+
+def fails(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a run ends with before it has made a directory."""
+    assert main([*settings, f"output_dir={tmp_path / 'runs'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["data.name=cifar10"], "data_batch_1: missing"),
+        (["data.name=imagenet"], "must hold the folders train and val"),
+        (["data.name=parquet"], "holds no .parquet files"),
+        (["data.name=cifar11"], "did you mean cifar10?"),
+        (["model.name=resnet18x"], "did you mean resnet18"),
+        (["optimizer.name=adampp"], "did you mean adamp?"),
+        (["data.batch_size=100000"], "data.batch_size=100000: must be at most 1437"),
+        (["device=cuda"], "device=cuda: this machine has 0 CUDA devices"),
+        (["device=cuda:7"], "device=cuda:7: this machine has 0 CUDA devices"),
+        (["sync_batchnorm=true"], "sync_batchnorm=true: needs GPUs"),
+        (["seed=-1"], "seed=-1: must be at least 0"),
+        (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay=-0.1: must be at least 0"),
+        (["model.drop_path=0.1"], "model.drop_path=0.1"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_training(
+    settings: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if any(setting.startswith("device=cuda") for setting in settings) and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    if settings[0].startswith(("data.name=cifar10", "data.name=imagenet", "data.name=parquet")):
+        settings = [*settings, f"data.root={tmp_path}"]
+    assert said in fails(settings, tmp_path, capsys)
+
+
+def test_half_downloaded_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_cifar10(tmp_path)
+    file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    file.write_bytes(file.read_bytes()[:1000])
+    error = fails([*TINY, "data.name=cifar10", f"data.root={tmp_path}"], tmp_path, capsys)
+    assert f"{file}: not a file of CIFAR10" in error
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_corrupt_image_ends_the_run_with_its_name(
+    split: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "images"
+    write_image_folders(root)
+    corrupt = sorted((root / split).rglob("*.JPEG"))[0]
+    corrupt.write_bytes(b"\xff\xd8\xff not an image any more")
+    settings = [*folder_settings(root), "data.num_workers=1", f"output_dir={tmp_path}"]
+    assert main([*settings, "data.batch_size=24", "epochs=2"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{corrupt}: not a readable image" in error
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("file", [".last.pt.tmp", ".best.pt.tmp", "metrics.jsonl"])
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autowu.trainer.progress import Progress
+
+    folder = tmp_path / "full"
+    settings = ["data.batch_size=64", "epochs=3", f"output_dir={tmp_path}", "name=full"]
+    assert main([*settings[:-1], "name=calm"]) == 0
+    capsys.readouterr()
+
+    kept: dict[Path, bytes] = {}
+    epoch_done = Progress.epoch_done
+
+    def fill_up(self: Progress, **options: Any) -> dict[str, Any]:
+        metrics = epoch_done(self, **options)
+        self.best_epoch = self.epoch  # so that best.pt is written too
+        if self.epoch == 2:
+            kept.update({path: path.read_bytes() for path in folder.iterdir()})
+            (folder / file).unlink(missing_ok=True)
+            (folder / file).symlink_to("/dev/full")  # every write to it fails as on a full disk
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "epoch_done", fill_up)
+        assert main(settings) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "cannot be written: No space left on device" in error
+    assert (folder / "last.pt").read_bytes() == kept[folder / "last.pt"]
+    if file == "metrics.jsonl":  # there is room again
+        (folder / file).unlink()
+        (folder / file).write_bytes(kept[folder / file])
+    assert main(settings) == 0
+    assert (folder / "steps.csv").read_text() == (tmp_path / "calm" / "steps.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "not a readable checkpoint"),
+        (lambda path: path.write_bytes(b"something else"), "not a readable checkpoint"),
+        (lambda path: torch.save({"model": {}}, path), "not a checkpoint that a run can continue"),
+        (lambda path: torch.save([1, 2], path), "not a checkpoint that a run can continue"),
+    ],
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_alone(
+    change: Callable[[Path], object],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = ["data.batch_size=256", "epochs=1", f"output_dir={tmp_path}", "name=run"]
+    assert main(settings) == 0
+    change(tmp_path / "run" / "last.pt")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    capsys.readouterr()
+    assert main(settings) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{tmp_path / 'run' / 'last.pt'}: {said}" in error
+    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore:the last .* training losses")
+def test_a_sweep_that_diverges_goes_on_from_good_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [
+        *("data.batch_size=64", "epochs=6", "optimizer.name=sgd"),
+        # Blind to the minimum, so that the LR grows until the loss is lost.
+        *("schedule.max_lr=1e20", "schedule.patience=100", f"output_dir={tmp_path}"),
+    ]
+    assert main([*settings, "name=diverged"]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    folder = tmp_path / "diverged"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["diverged"] is True
+    restored, switched = summary["restored_step"], summary["switch_step"]
+    assert 0 < restored < switched
+    assert (
+        f"diverged at step {switched}: going on from the weights of step {restored}" in output.out
+    )
+    assert "the sweep diverged" in output.out
+    rows = [row.split(",") for row in (folder / "steps.csv").read_text().splitlines()[1:]]
+    losses = [float(loss) for _, _, loss in rows]
+    assert not math.isfinite(losses[switched - 1])
+    assert torch.tensor(losses[switched:]).isfinite().all()
+    # The first loss of the decay is of the order of that at the snapshot.
+    assert losses[switched] < 2 * max(losses[:restored])
+    assert float(rows[switched][1]) == summary["start_lr"]
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["restored_step"] == restored
+    assert summary["test_accuracy"] > 80
+
+    # Stopped between the snapshot and the divergence, it goes on to the same end.
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before(switched - 2, patch)
+        assert main([*settings, "name=stopped", "checkpoint_every=1"]) == 143
+    assert main([*settings, "name=stopped", "checkpoint_every=1"]) == 0
+    one, other = load(folder / "last.pt"), load(tmp_path / "stopped" / "last.pt")
+    assert without_seconds(one["progress"]) == without_seconds(other["progress"])
+    for key, weight in one["model"].items():
+        assert torch.equal(weight, other["model"][key])
+
+
+def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let SIGTERM come when the run has taken so many steps."""
+    import signal
+
+    from autowu.trainer.step import OptimizerStep
+
+    take_step = OptimizerStep.__call__
+    taken = 0
+
+    def interrupted(self: OptimizerStep, *arguments: object, **options: object) -> object:
+        nonlocal taken
+        taken += 1
+        if taken == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take_step(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(OptimizerStep, "__call__", interrupted)
