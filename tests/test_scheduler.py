@@ -17,6 +17,7 @@ from autowu.loss_gp import LossGP
 from autowu.minimum_test import Evidence, weigh_evidence
 from autowu.settings import PAPER
 from autowu.trainer.data import load_data
+from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
 from autowu.trainer.optimizers import build_optimizer
 
@@ -257,14 +258,14 @@ REAL_RUNS = [("adamp", 128, 10), ("adamw", 64, 6), ("sgd", 128, 12), ("adamp", 3
 
 def train_through_the_sweep(name: str, batch_size: int, epochs: int) -> tuple[list[float], int]:
     """The losses of a sweep to the LR 1 on digits, and the optimizer steps of an epoch."""
-    data = load_data("digits", batch_size, torch.device("cpu"))
+    data = load_data("digits", batch_size, ranks=Ranks())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model("small_cnn", data.num_channels, data.num_classes)
-    optimizer = build_optimizer(model.parameters(), name, None, 0.01)
+    optimizer = build_optimizer(model, name, None, 0.01)
     warmup = epochs * data.steps_per_epoch // 2
     losses: list[float] = []
-    batches = (batch for epoch in range(epochs) for batch in data.train_batches(0, epoch))
+    batches = (batch for epoch in range(epochs) for (batch,) in data.train_batches(epoch))
     for step, (images, labels) in enumerate(itertools.islice(batches, warmup)):
         optimizer.param_groups[0]["lr"] = 1e-5 * 1e5 ** (step / warmup)
         loss = torch.nn.functional.cross_entropy(model(images), labels)

@@ -19,6 +19,8 @@ from torch.optim import SGD
 
 from autowu import AutoWU
 
+pytestmark = pytest.mark.xdist_group("scheduler_ranks")  # one worker starts the ranks for all
+
 TOTAL_STEPS, STEPS_PER_EPOCH = 120, 12
 LIMIT = 60  # seconds
 COLLECTIVES = (

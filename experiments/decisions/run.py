@@ -19,9 +19,10 @@ from torch import Tensor
 from autowu import AutoWU, replay
 from autowu.settings import PAPER
 from autowu.trainer.data import load_data
-from autowu.trainer.loop import train_epoch
+from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
 from autowu.trainer.optimizers import build_optimizer
+from autowu.trainer.step import OptimizerStep
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
@@ -35,15 +36,18 @@ METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
 def sweep_losses(batch_size: int, epochs: int, seed: int) -> tuple[Tensor, int]:
     """Losses of a whole sweep over half of the epochs (n,), and the steps of an epoch."""
     torch.manual_seed(seed)
-    data = load_data("digits", batch_size, torch.device("cpu"))
+    data = load_data("digits", batch_size, ranks=Ranks(), seed=seed)
     model = build_model("small_cnn", data.num_channels, data.num_classes)
-    optimizer = build_optimizer(model.parameters(), "adamp", lr=None, weight_decay=0.01)
+    optimizer = build_optimizer(model, "adamp", lr=None, weight_decay=0.01)
     total_steps = epochs * data.steps_per_epoch
     scheduler = AutoWU(optimizer, total_steps, test_interval=total_steps, patience=10**6)
+    take_step = OptimizerStep(model, optimizer)
     losses: list[float] = []
     for epoch in range((epochs + 1) // 2):
-        batches = data.train_batches(seed, epoch)
-        losses += train_epoch(model, optimizer, scheduler, batches, data.steps_per_epoch).losses
+        for micro_batches in data.train_batches(epoch):
+            loss = take_step(micro_batches)
+            scheduler.step(loss)
+            losses.append(float(loss))
     return torch.tensor(losses[: scheduler.warmup_steps]), data.steps_per_epoch
 
 
