@@ -66,6 +66,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
                 in_channels=images.num_channels,
                 num_classes=images.num_classes,
                 image_size=images.image_size,
+                batch_size=images.micro_batch_size,
             )
         network, replica = ranks.wrap(
             network,
@@ -91,6 +92,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
         guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
         state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
         begin(found, settings, state, ranks)
+        found = found._replace(saved=None)  # as large as all of the run's state
         summary = run_to_the_end(settings, found.run, state, take_step, images, ranks, stop)
         if ranks.is_main:
             show_result(summary, found.run)
@@ -123,4 +125,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code and "RANK" in os.environ:
+        # Collectives that will never be finished could abort or hold up an orderly exit.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import gpytorch
 import torch
+from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from autowu import profile_likelihood
@@ -279,6 +280,10 @@ def _gain_over_constant(losses: Tensor, log_det: Tensor, quadratic: Tensor) -> f
     return float(0.5 * (n * variance.log() + n - log_det - quadratic))
 
 
+class FitError(ArithmeticError):
+    """The published fit has no result in float32, for losses of very different size, say."""
+
+
 class _AdamFit:
     """The published fit: float32, raw losses, values and Adam's moments carried over."""
 
@@ -291,6 +296,18 @@ class _AdamFit:
         self.optimizer = torch.optim.Adam(parameters, lr=ADAM_LR)
 
     def fit(self, x: Tensor, losses: Tensor, mean: float) -> Hyperparameters:
+        """100 steps; FitError, with all values as they were before, when they come to nothing."""
+        before = copy.deepcopy(self.state_dict())
+        try:
+            values = self._fit(x, losses, mean)
+        except (NanError, NotPSDError):
+            values = None
+        if values is None or not all(map(math.isfinite, values)):
+            self.load_state_dict(before)
+            raise FitError("the marginal likelihood of the losses is not a number in float32")
+        return values
+
+    def _fit(self, x: Tensor, losses: Tensor, mean: float) -> Hyperparameters:
         model = self.model
         inputs, targets = x.float().unsqueeze(-1), losses.float()
         with torch.device("cpu"):

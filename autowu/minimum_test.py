@@ -17,6 +17,7 @@ from autowu.loss_curve import LossCurve
 from autowu.loss_gp import (
     ADAM_JITTER,
     NUM_BEGINNING,
+    FitError,
     LossGP,
     Posterior,
     fenced,
@@ -114,8 +115,9 @@ def weigh_evidence(
     must have risen by 3 % of its range, or every fourth plateau would pass for a minimum.
 
     Returns:
-        Probabilities and positions. With fewer than 5 finite losses, or all of them equal, the
-        probabilities are 0 and the positions that of the lowest loss seen (0 if there is none).
+        Probabilities and positions. With fewer than 5 finite losses, or all of them equal, or
+        when the published fit fails on them, the probabilities are 0 and the positions that of
+        the lowest loss seen (0 if there is none).
     """
     with fenced():
         if curve.num_finite < MIN_LOSSES or curve.is_constant:
@@ -129,7 +131,10 @@ def weigh_evidence(
         )
         beginning = curve.values[:NUM_BEGINNING].double()
         ceiling = math.inf if published else spike_ceiling(losses, beginning)
-        values = gp.fit(indices / num_losses, losses.clamp(max=ceiling), mean=curve.finite_mean)
+        try:
+            values = gp.fit(indices / num_losses, losses.clamp(max=ceiling), mean=curve.finite_mean)
+        except FitError:
+            return _no_evidence(curve, num_losses, num_tests)
         probabilities: list[float] = []
         positions: list[float] = []
         for _ in range(num_tests):

@@ -131,3 +131,22 @@ def test_a_fit_of_many_losses_is_exact_and_draws_no_random_numbers(
     assert torch.equal(torch.get_rng_state(), before)
     torch.randn(1)
     assert LossGP("adam").fit(x, y) == one
+
+
+def test_losses_beyond_float32_make_a_negative_test_and_leave_the_fit_as_it_was() -> None:
+    from autowu import AutoWU
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = AutoWU.paper(optimizer, total_steps=60, steps_per_epoch=10)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(30):
+        optimizer.step()
+        noise = float(torch.randn((), generator=generator))
+        scheduler.step(2.0 + 0.1 * noise if step < 15 else 1e25)
+        if step == 9:
+            before = scheduler.state_dict()["gp"]
+    assert [test.positive for test in scheduler.tests] == [False] * 3
+    assert scheduler.tests[-1].probabilities == (0.0,) * 5
+    after = scheduler.state_dict()["gp"]
+    for name, value in before["parameters"].items():
+        assert torch.equal(value, after["parameters"][name])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_data import write_parquet
+from tests.fake_data import write_image_folders, write_parquet
 from tests.launch import TRAIN, finish, free_port, start, train
 from tests.test_train import assert_same_run, metrics_of
 
@@ -210,6 +210,48 @@ def test_a_mistake_is_said_by_one_rank_and_ends_both(
     assert said in outcomes[0][2]
     assert outcomes[0][2].count("\n") == 1
     assert outcomes[1][2] == ""
+
+
+@pytest.mark.parametrize("file", ["image", "steps.csv"])
+def test_what_goes_wrong_on_one_rank_is_one_line_and_no_traceback(
+    file: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "images"
+    write_image_folders(root, num_classes=2, per_class=8)
+    folder = tmp_path / "run"
+    settings = [
+        *("data.name=folder", f"data.root={root}", "data.image_size=32", "data.batch_size=16"),
+        *("model.name=test_vit", "epochs=60", "data.num_workers=1", "data.augment=none"),
+        *(f"output_dir={tmp_path}", "name=run"),
+    ]
+    if file == "image":  # the second of the test images is read by the second rank alone
+        bad = sorted((root / "val").rglob("*.JPEG"))[1]
+        bad.write_bytes(bad.read_bytes()[:100])
+        processes = start(settings, world_size=2)
+    else:
+        processes = start(settings, world_size=2)
+        wait_for_rows(folder, 1, processes)
+        (folder / "steps.csv").unlink()
+        (folder / "steps.csv").symlink_to("/dev/full")
+    outcomes = finish(processes)
+    assert all(code in (1, 2) for code, _, _ in outcomes), outcomes
+    errors = outcomes[0][2] + outcomes[1][2]
+    assert "Traceback" not in errors
+    said = "not a readable image" if file == "image" else "No space left on device"
+    assert sum(said in error for _, _, error in outcomes) == 1
+    assert errors.count("\n") <= 2  # that line, and that the other rank has ended
+
+
+def test_two_ranks_come_back_from_a_divergence_as_one_does(settings: list[str], runs: Path) -> None:
+    lost = [*settings, "schedule.max_lr=1e20", "schedule.patience=100", "accumulate=2"]
+    for name, world_size in (("lost1", 1), ("lost2", 2)):
+        outcomes = train([*lost, f"name={name}"], world_size)
+        assert all(code == 0 for code, _, _ in outcomes), outcomes
+        assert "going on from the weights" in outcomes[0][1]
+    keys = ("diverged", "restored_step", "switch_step", "start_lr")
+    one, two = ([summary(runs / name)[key] for key in keys] for name in ("lost1", "lost2"))
+    assert one == two
+    assert one[0] is True
 
 
 def test_a_mistake_of_one_rank_is_that_of_all(settings: list[str], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ loader processes, the number of ranks and a resumption in the middle of an epoch
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def file_transform(augment: str, image_size: int, is_training: bool) -> Callable
             interpolation="bicubic",
             normalize=False,
         )
-    return create_transform(
+    transform = create_transform(
         image_size,
         is_training=True,
         auto_augment="rand-m9-mstd0.5-inc1",
@@ -134,6 +135,25 @@ def file_transform(augment: str, image_size: int, is_training: bool) -> Callable
         re_mode="pixel",
         re_count=1,
     )
+    _keep_one_bit(transform)
+    return transform
+
+
+def _keep_one_bit(transform: Any) -> None:
+    """Let RandAugment's posterising leave at least one bit, as Pillow from 13 on demands.
+
+    At the strongest magnitudes timm asks it for none, a black image.
+    """
+    from timm.data.auto_augment import RandAugment
+
+    for randaugment in (each for each in transform.transforms if isinstance(each, RandAugment)):
+        for operation in randaugment.ops:
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = partial(_posterize, operation.aug_fn)
+
+
+def _posterize(function: Callable[..., Any], image: Any, bits: int, **options: Any) -> Any:
+    return function(image, max(bits, 1), **options)
 
 
 class UniformTable:

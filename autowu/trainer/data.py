@@ -57,7 +57,7 @@ class ImageData:
     ranks: Ranks
     num_workers: int
     channels_last: bool = False
-    mix: Callable[[Tensor, Tensor], Batch] | None = None  # Mixup or CutMix of a micro-batch
+    mix: Callable[[Tensor, Tensor], Batch] | None = None  # timm's Mixup and CutMix
     wait_seconds: float = 0.0  # spent waiting for data since the start
     _loader: Any = field(default=None, repr=False)
 
@@ -91,10 +91,7 @@ class ImageData:
             started = time.perf_counter()
             raw = [next(loaded) for _ in range(self.accumulate)]
             self.wait_seconds += time.perf_counter() - started
-            yield [
-                self._mixed(*self._to_device(*each), epoch, step, micro_batch)
-                for micro_batch, each in enumerate(raw)
-            ]
+            yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
 
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images, each once over all ranks."""
@@ -112,15 +109,22 @@ class ImageData:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, labels.to(device, non_blocking=True)
 
-    def _mixed(
-        self, images: Tensor, labels: Tensor, epoch: int, step: int, micro_batch: int
-    ) -> Batch:
-        """Images paired within the micro-batch, by the same random numbers on all ranks."""
+    def _mixed(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> Batch:
+        """Each image mixed with its neighbour in the order of the epoch, by numbers of the step.
+
+        Neighbours never lie in different micro-batches, and the numbers hold for the whole batch,
+        so ranks and accumulation change nothing. timm pairs the first image with the last, the
+        second with the last but one: the neighbours are put there, and taken back.
+        """
         if self.mix is None:
             return images, labels
+        size = len(labels)
+        order = torch.cat([torch.arange(0, size, 2), torch.arange(1, size, 2).flip(0)])
         with keyed_states() as key:
-            key(self.seed, epoch, step, micro_batch)
-            return self.mix(images, labels)
+            key(self.seed, epoch, step)
+            mixed, targets = self.mix(images[order], labels[order])
+        back = order.argsort()
+        return mixed[back], targets[back]
 
 
 class Loader:
@@ -290,7 +294,13 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
     assert data_set.test.pixels is not None
     if data_set.train.pixels.shape[1:] != data_set.test.pixels.shape[1:]:
         raise DataError(f"data.name={name}: the images to train and to test on differ in size")
-    return data_set, data_set.train.pixels.shape[-1]
+    height, width = data_set.train.pixels.shape[2:]
+    if height != width:
+        raise DataError(
+            f"data.name={name}: the images have {width}x{height} pixels and must be square"
+            " (data.image_size crops them)"
+        )
+    return data_set, width
 
 
 def check_labels(name: str, data_set: DataSet) -> None:

@@ -15,9 +15,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autowu.trainer.errors import ConfigError, RunError
+from autowu.trainer.errors import ConfigError, Interrupted, PeerLost, RunError
 
 T = TypeVar("T")
+# What gloo and NCCL say when the process at the other end of a connection has ended.
+PEER_IS_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+)
 
 
 class Ranks:
@@ -51,9 +58,15 @@ class Ranks:
             )
         return self
 
-    def __exit__(self, kind: object = None, *exception: object) -> None:
-        if dist.is_initialized():
+    def __exit__(
+        self, kind: type[BaseException] | None = None, error: object = None, trace: object = None
+    ) -> None:
+        if not dist.is_initialized():
+            return
+        if kind is None or issubclass(kind, Interrupted):  # else others may be gone, or wait
             dist.destroy_process_group()
+        elif issubclass(kind, RuntimeError) and any(words in str(error) for words in PEER_IS_GONE):
+            raise PeerLost("another rank has ended; what it said tells why") from None
 
     def wrap(
         self,
@@ -71,12 +84,15 @@ class Ranks:
         if sync_batchnorm:
             if self.device.type != "cuda":
                 raise ConfigError(f"sync_batchnorm=true: needs GPUs, the device is {self.device}")
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            from timm.layers import convert_sync_batchnorm  # torch's drops timm's activations
+
+            model = convert_sync_batchnorm(model)
         model = model.to(self.device)
         replica: nn.Module = model
         if self.world_size > 1:
-            # Said of a convolution over one channel, whose strides can be written in two ways.
-            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            if any(p.ndim == 4 and p.shape[1] == 1 for p in model.parameters()):
+                # Of a convolution over one channel the strides can be written in two ways.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             replica = DistributedDataParallel(
                 model, device_ids=[self.device] if self.device.type == "cuda" else None
             )
@@ -121,6 +137,7 @@ class Ranks:
         if self.world_size > 1:
             dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
+            outcome[1].is_shared = True
             raise outcome[1]
         return outcome[0]
 
@@ -141,14 +158,10 @@ class Ranks:
             dist.all_gather_object(errors, error)
         for rank, each in enumerate(errors):
             if each is not None:
+                each.is_shared = True
                 if rank > 0:
                     each.args = (f"{each} (rank {rank})",)
                 raise each
-
-
-def is_main_rank() -> bool:
-    """Whether this process speaks for all, before a process group exists."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:

@@ -25,6 +25,7 @@ class DataError(RunError):
     """Images that are missing, damaged, or do not fit together; the message names the file."""
 
     exit_code = 2
+    is_shared = False  # one rank meets it while it reads
 
 
 class CheckpointError(RunError):
@@ -35,6 +36,12 @@ class CheckpointError(RunError):
 
 class WriteError(RunError):
     """A file of the run cannot be written; what was there before is still there."""
+
+    is_shared = False  # the rank that writes
+
+
+class PeerLost(RunError):
+    """A rank that this one waits for has ended."""
 
 
 class TrainingDiverged(RunError):

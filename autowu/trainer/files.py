@@ -42,8 +42,11 @@ def append(path: Path, text: str) -> None:
 
 def sync(path: Path) -> None:
     """Have a file on the disk, not only in the system's memory."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written: {error.strerror}") from None

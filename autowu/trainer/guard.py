@@ -2,7 +2,8 @@
 
 AutoWU notices a divergence at a test, when the newest losses are not finite any more, and knows
 the LR to decay from; the weights are beyond repair by then. So at every test a snapshot of the
-network and the optimizer is put aside in host memory, and the last good one comes back.
+network and the optimizer is put aside in host memory, and the last good one comes back. The same
+when the warmup ends otherwise, and the weights or the last loss are not finite.
 """
 
 from typing import Any
@@ -50,7 +51,7 @@ class DivergenceGuard:
         scheduler = self.scheduler
         assert isinstance(scheduler, AutoWU)
         if scheduler.phase is Phase.DECAY:
-            restored = self._good if scheduler.diverged else None
+            restored = self._good if scheduler.diverged or self._is_lost() else None
             self._is_over, self._good, self._trial = True, None, None
             if restored is None:
                 return False
@@ -62,6 +63,17 @@ class DivergenceGuard:
             self._judge(scheduler.losses, tests[0].step)
             self._trial = self._take(scheduler.last_epoch)
         return False
+
+    def _is_lost(self) -> bool:
+        """Whether the warmup ended well by its losses, but the weights are gone all the same.
+
+        AutoWU speaks of a divergence when no loss since the last test is finite; the weights may
+        have been lost between that test and this one. Looked at once in a run.
+        """
+        assert isinstance(self.scheduler, AutoWU)
+        losses = self.scheduler.losses
+        finite = [parameter.isfinite().all() for parameter in self.network.parameters()]
+        return not (bool(losses[-1].isfinite()) and bool(torch.stack(finite).all()))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -40,7 +40,7 @@ class Journal:
         self.every = every
         self._lrs: list[float] = []
         self._losses: list[Tensor] = []
-        self._skipped: list[bool] = []
+        self._matters: list[bool] = []
         self._looked_at = time.perf_counter()
         self._waited = 0.0
 
@@ -48,10 +48,17 @@ class Journal:
         self._looked_at = time.perf_counter()
         self._waited = images.wait_seconds
 
-    def record(self, lr: float, loss: Tensor, skipped: bool) -> None:
+    def record(self, lr: float, loss: Tensor, must_be_finite: bool) -> None:
+        """Take down a step.
+
+        Args:
+            lr: that it used.
+            loss: of this rank, before the step.
+            must_be_finite: False where AutoWU, or the scaler of fp16, deals with one that is not.
+        """
         self._lrs.append(lr)
         self._losses.append(loss)
-        self._skipped.append(skipped)
+        self._matters.append(must_be_finite)
 
     @property
     def num_unseen(self) -> int:
@@ -68,7 +75,7 @@ class Journal:
         """Average the losses over the ranks and write them down; True when the run shall stop.
 
         Raises:
-            TrainingDiverged: a loss of the decay is not finite.
+            TrainingDiverged: a loss that must be finite is not.
         """
         progress = self.progress
         stop = torch.tensor(float(self.stop.received is not None), device=self.ranks.device)
@@ -89,31 +96,29 @@ class Journal:
             progress.step += len(losses)
             progress.epoch_losses += losses
             progress.last_lr = self._lrs[-1]
-        applied = [not skipped for skipped in self._skipped]
-        self._lrs, self._losses, self._skipped = [], [], []
-        check_finite(losses, applied, first_step, scheduler)
+        matters = self._matters
+        self._lrs, self._losses, self._matters = [], [], []
+        check_finite(losses, matters, first_step, scheduler)
         return num_stopped > 0
 
 
 def check_finite(
-    losses: list[float], applied: list[bool], first_step: int, scheduler: Schedule
+    losses: list[float], matters: list[bool], first_step: int, scheduler: Schedule
 ) -> None:
-    """Raise TrainingDiverged for a loss of the decay that is not finite and led to a step.
-
-    In the warmup AutoWU itself deals with such losses; in the decay nothing is left to be found.
+    """Raise TrainingDiverged for a loss that is not finite and that nobody deals with.
 
     Args:
         losses: of consecutive steps.
-        applied: False where the scaler skipped the step.
-        first_step: optimizer steps done before the first of them.
+        matters: which of them must be finite.
+        first_step: steps done before the first of them.
+        scheduler: for the message.
     """
-    switch_step = scheduler.switch_step
-    if switch_step is None:
-        return
-    for step, (loss, was_applied) in enumerate(zip(losses, applied, strict=True), first_step):
-        if step >= switch_step and was_applied and not math.isfinite(loss):
+    for step, (loss, must_be_finite) in enumerate(zip(losses, matters, strict=True), first_step):
+        if must_be_finite and not math.isfinite(loss):
+            decay = f"in the decay that began at step {scheduler.switch_step} with LR"
+            where = "in the warmup" if scheduler.switch_step is None else decay
+            lr = "" if scheduler.start_lr is None else f" {scheduler.start_lr:.3g}"
             raise TrainingDiverged(
-                f"the training loss became {loss:g} at step {step}, in the decay that began at"
-                f" step {switch_step} with LR {scheduler.start_lr:.3g}; the last checkpoint is from"
-                " before it"
+                f"the training loss became {loss:g} at step {step}, {where}{lr}; the last"
+                " checkpoint is from before it"
             )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from autowu import AutoWU, Phase
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
@@ -53,6 +54,7 @@ def train_epoch(
     for micro_batches in batches:
         num_left -= 1
         lr = float(scheduler.get_last_lr()[0])
+        sweeps = isinstance(scheduler, AutoWU) and scheduler.phase is Phase.WARMUP
         loss = take_step(micro_batches, measure_gradient=num_left == 0)
         state.progress.count(take_step.skipped)
         check_skipped(state.progress)
@@ -66,7 +68,7 @@ def train_epoch(
                 f"diverged at step {scheduler.switch_step}: going on from the weights of step"
                 f" {state.guard.restored_step} with LR {scheduler.start_lr:.3g}"
             )
-        journal.record(lr, loss, take_step.skipped)
+        journal.record(lr, loss, must_be_finite=not (sweeps or take_step.skipped))
         if num_left == 0:
             continue
         save = checkpoints.is_due(state.progress.step + journal.num_unseen)

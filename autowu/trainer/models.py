@@ -1,5 +1,6 @@
 """Networks by name: small ones for small images, and all of timm's."""
 
+from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
@@ -120,7 +121,12 @@ OWN_MODELS = {
 
 
 def build_model(
-    name: str, in_channels: int, num_classes: int, image_size: int = 32, drop_path: float = 0.0
+    name: str,
+    in_channels: int,
+    num_classes: int,
+    image_size: int = 32,
+    drop_path: float = 0.0,
+    batch_size: int = 2,
 ) -> nn.Module:
     """Build a network with random weights.
 
@@ -130,6 +136,7 @@ def build_model(
         num_classes: of the logits.
         image_size: pixels, for networks that are made for one size.
         drop_path: rate of stochastic depth (Huang et al. 2016), for timm's models.
+        batch_size: images of a forward pass in training; batch norm may want more than one.
 
     Raises:
         ValueError: for an unknown name, or what that network does not have.
@@ -140,23 +147,23 @@ def build_model(
         raise ValueError(f"model.drop_path={drop_path}: only models of timm have it, not {name}")
     else:
         model = OWN_MODELS[name](in_channels, num_classes)
-    _try_out(model, name, (1, in_channels, image_size, image_size))
+    _try_out(model, name, (min(batch_size, 2), in_channels, image_size, image_size))
     return model
 
 
 def _try_out(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for images that the network cannot work with, too small ones say."""
-    was_training = model.training
+    """Raise ValueError for batches that the network cannot train on: images too small, say."""
+    copy = deepcopy(model).train()  # its running statistics may change
     try:
-        with torch.inference_mode():
-            model.eval()(torch.zeros(shape))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copy(torch.zeros(shape))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
+        images, channels, height, width = shape
         raise ValueError(
-            f"model.name={name}: does not take images of {shape[-1]}x{shape[-1]} pixels with"
-            f" {shape[1]} channels ({reason})"
+            f"model.name={name}: does not train on {'one image' if images == 1 else 'images'} of"
+            f" {width}x{height} pixels with {channels} channels in a forward pass ({reason})"
         ) from None
-    model.train(was_training)
 
 
 def _build_timm_model(

@@ -13,6 +13,7 @@ class Progress:
     step: int = 0  # optimizer steps done, those that the scaler skipped included
     epoch_losses: list[float] = field(default_factory=list)  # of the epoch under way, so far
     last_lr: float = 0.0  # of the last step
+    tests_reported: int = 0  # of the scheduler's tests, in the lines of the epochs so far
     skipped_steps: int = 0  # left out by the scaler because the gradient was not finite
     skipped_in_a_row: int = 0
     test_accuracy: float = 0.0  # % after the last epoch
@@ -59,8 +60,8 @@ class Progress:
             Its line of metrics.jsonl; what depends on the machine is under `timing`.
         """
         num_steps = self.epoch_step
-        first_step = self.step - num_steps
-        tests = [asdict(test) for test in scheduler.tests if first_step < test.step <= self.step]
+        tests = [asdict(test) for test in scheduler.tests[self.tests_reported :]]
+        self.tests_reported += len(tests)
         self.epoch += 1
         self.test_accuracy = test_accuracy
         if self.best_epoch == 0 or test_accuracy > self.best_test_accuracy:

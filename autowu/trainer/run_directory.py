@@ -2,11 +2,13 @@
 
 config.yaml     the settings; `python train.py --config config.yaml` repeats the run
 metrics.jsonl   a line an epoch; all that depends on the clock is under `timing`
-steps.csv       a line an optimizer step: the step, the LR that it used, its loss
+steps.csv       a line an optimizer step: the step, the LR that it used, its loss; those that the
+                scaler of fp16 skipped count here and in `step`, but not in `switch_step`
 summary.json    the result, written when the run is finished
 schedule.png    the loss, the tests and the LR
 last.pt         the state after the last epoch
 best.pt         the weights of the best epoch
+wandb_id        by which Weights & Biases knows the run, when it watches
 """
 
 import json
@@ -33,6 +35,7 @@ class RunDirectory:
         self.plot = path / "schedule.png"
         self.last = path / "last.pt"
         self.best = path / "best.pt"
+        self.wandb_id = path / "wandb_id"
 
     def find_checkpoint(self, resume: str) -> Path | None:
         """The checkpoint to go on from under `resume`: `auto`, `never`, or a path; None: start."""
@@ -43,6 +46,13 @@ class RunDirectory:
                 raise CheckpointError(
                     f"{self.path}: holds a finished run without its last.pt"
                     " (choose another name=..., or resume=never to replace that run)"
+                )
+            files = (self.best, self.metrics, self.config)
+            foreign = next((file for file in files if file.exists()), None)
+            if foreign and not self.last.exists() and not self.steps.exists():
+                raise CheckpointError(
+                    f"{foreign}: lies there without a run (choose another name=..., or resume=never"
+                    " to replace it)"
                 )
             return self.last if self.last.exists() else None
         path = Path(resume)
@@ -59,10 +69,11 @@ class RunDirectory:
         """Begin a run in this folder; what an earlier run left in it is removed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for file in (self.summary, self.plot, self.last, self.best, self.metrics):
+            self._write(self.steps, STEPS_HEADER)  # first: it marks the folder as a run's
+            files = (self.summary, self.plot, self.last, self.best, self.metrics, self.wandb_id)
+            for file in files:
                 file.unlink(missing_ok=True)
             self._write(self.config, config)
-            self._write(self.steps, STEPS_HEADER)
         except OSError as error:
             raise ConfigError(f"output_dir: cannot write {self.path}: {error.strerror}") from None
         except WriteError as error:

@@ -1,6 +1,7 @@
 """A run from where it stands to its end: epochs, evaluations, files, and what is shown."""
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,8 +65,7 @@ def run_to_the_end(
                 say=screen.say,
             )
             metrics = finish_epoch(state, take_step, images, settings.precision, ranks)
-            if ranks.is_main:
-                run.append_metrics(metrics)
+            ranks.on_main(partial(run.append_metrics, metrics))
             if progress.best_epoch == progress.epoch:
                 ranks.on_main(lambda: save_weights(run.best, state.network, progress))
             is_last = progress.epoch == settings.epochs

@@ -21,8 +21,8 @@ class DataSettings:
     name: str = ""
     batch_size: int = limited(32, at_least=1)  # images per optimizer step, over all ranks
     num_workers: int | None = limited(None, at_least=0)  # loader processes of a rank; null: chosen
-    mixup: float = limited(0.0, at_least=0)  # alpha of Mixup, through timm; 0: off
-    cutmix: float = limited(0.0, at_least=0)  # alpha of CutMix, through timm; 0: off
+    mixup: float = limited(0.0, at_least=0)  # alpha of timm's Mixup; 0: off
+    cutmix: float = limited(0.0, at_least=0)  # alpha of timm's CutMix; 0: off
 
 
 # Of images that lie decoded in memory: crop_flip pads by an eighth, crops and flips; cifar adds

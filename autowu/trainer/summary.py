@@ -39,7 +39,7 @@ def summarize(
         "schedule": schedule_name,
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
-        "diverged": scheduler.diverged,
+        "diverged": scheduler.diverged or state.guard.restored_step is not None,
         "restored_step": state.guard.restored_step,
         "skipped_steps": progress.skipped_steps,
         "epochs": progress.epoch,

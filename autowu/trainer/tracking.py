@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from autowu.trainer.errors import ConfigError
+from autowu.trainer.errors import ConfigError, WriteError
 from autowu.trainer.settings import TrackingSettings
 
 
@@ -75,7 +75,7 @@ class TensorBoardTracker(Tracker):
                 "tracking.tensorboard=true: needs `pip install tensorboard`"
             ) from None
         # What an interrupted run wrote after its checkpoint is hidden.
-        self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step or None)
+        self.writer = SummaryWriter(str(directory / "tensorboard"), purge_step=first_step)
 
     def log(self, metrics: dict[str, Any]) -> None:
         for step, values in rows(metrics):
@@ -95,7 +95,10 @@ class Trackers(Tracker):
 
     def log(self, metrics: dict[str, Any]) -> None:
         for tracker in self.trackers:
-            tracker.log(metrics)
+            try:
+                tracker.log(metrics)
+            except OSError as error:
+                raise WriteError(f"tracking: cannot be written: {error}") from None
 
     def finish(self, summary: dict[str, Any]) -> None:
         for tracker in self.trackers:
@@ -146,8 +149,11 @@ def start_tracker(
         speaks: False on all ranks but one.
     """
     trackers: list[Tracker] = []
-    if speaks and settings.wandb != "disabled":
-        trackers.append(WandbTracker(settings.wandb, directory, name, config))
-    if speaks and settings.tensorboard:
-        trackers.append(TensorBoardTracker(directory, first_step))
+    try:
+        if speaks and settings.wandb != "disabled":
+            trackers.append(WandbTracker(settings.wandb, directory, name, config))
+        if speaks and settings.tensorboard:
+            trackers.append(TensorBoardTracker(directory, first_step))
+    except OSError as error:
+        raise WriteError(f"tracking: cannot be written: {error}") from None
     return Trackers(trackers)

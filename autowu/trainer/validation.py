@@ -22,7 +22,7 @@ from autowu.trainer.settings import (
     WarmupCosineSettings,
 )
 
-TYPE_NAMES = {int: "an integer", float: "a number", str: "text"}
+TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 class Field(NamedTuple):

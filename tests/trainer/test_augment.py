@@ -88,6 +88,21 @@ def test_random_numbers_are_keyed_by_seed_epoch_and_index() -> None:
     assert not torch.equal(first, UniformTable(10, seed=1)(0, indices))
 
 
+def test_every_operation_of_deit_takes_every_magnitude() -> None:
+    """Pillow refuses to posterise to no bits at all, which timm asks for at the strongest."""
+    from PIL import Image
+    from timm.data.auto_augment import RandAugment
+
+    transform = module.file_transform("deit", 32, is_training=True)
+    (randaugment,) = [t for t in transform.transforms if isinstance(t, RandAugment)]  # type: ignore[attr-defined]
+    image = Image.new("RGB", (40, 40), (10, 100, 200))
+    assert len(randaugment.ops) == 15
+    for operation in randaugment.ops:
+        operation.prob, operation.magnitude_std = 1.0, 0.0
+        for operation.magnitude in (0, 5, 9, 10):
+            assert operation(image).size == (40, 40)
+
+
 def test_gray_images_of_any_size_can_be_augmented() -> None:
     images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=GENERATOR)
     assert augment_batch(images, UNIFORMS[:40], "cifar").shape == images.shape

@@ -61,6 +61,7 @@ def write(path: Path, text: str) -> Path:
         (["optimizer.momentum=0.8"], ["optimizer.momentum=0.8", "sgd", "adamp"]),
         (["optimizer.weight_decay=-1"], ["optimizer.weight_decay=-1", "at least 0"]),
         (["optimizer.name=sgd", "optimizer.momentum=0"], ["optimizer.momentum=0", "nesterov"]),
+        (["tracking.tensorboard=maybe"], ["tracking.tensorboard=maybe", "true or false"]),
         (["checkpoint_every=often"], ["checkpoint_every=often", "epochs", "steps"]),
         (["checkpoint_every=0"], ["checkpoint_every=0", "at least 1"]),
         (["label_smoothing=1"], ["label_smoothing=1", "below 1"]),

@@ -131,7 +131,18 @@ def test_more_ranks_than_test_images_leave_some_without(folder: Path) -> None:
     assert list(data.test_batches()) == []
 
 
-def test_mixing_pairs_images_by_numbers_keyed_by_the_step() -> None:
+def test_mixing_is_the_same_for_any_number_of_ranks_and_micro_batches() -> None:
+    options = {"num_images": 64, "num_classes": 4, "image_size": 8, "mixup": 0.8, "cutmix": 1.0}
+    whole = load_data("synthetic", 16, ranks=Ranks(), **options)
+    parts = [load_data("synthetic", 16, ranks=rank(r, 2), accumulate=2, **options) for r in (0, 1)]
+    for step in range(4):
+        images, targets = step_of(whole, step)
+        shared = [step_of(part, step) for part in parts]
+        assert torch.equal(torch.cat([part for part, _ in shared]), images)
+        assert torch.equal(torch.cat([part for _, part in shared]), targets)
+
+
+def test_mixing_pairs_neighbours_by_numbers_keyed_by_the_step() -> None:
     options = {"num_images": 64, "num_classes": 4, "image_size": 8, "mixup": 0.8, "cutmix": 1.0}
     data = load_data("synthetic", 16, ranks=Ranks(), **options)
     images, targets = step_of(data, 2)
@@ -140,6 +151,8 @@ def test_mixing_pairs_images_by_numbers_keyed_by_the_step() -> None:
     assert targets.shape == (16, 4)
     assert torch.allclose(targets.sum(dim=1), torch.ones(16))
     assert ((targets > 0).sum(dim=1) == 2).any()
+    # An image and its neighbour are mixed of the same two.
+    assert torch.equal(targets[0] > 0, targets[1] > 0)
 
 
 def test_cifar_files_are_read_as_torchvision_reads_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ STEPS = 400  # a sweep of 200 steps
 
 
 def drive(
-    losses: Sequence[float], num_steps: int | None = None
+    losses: Sequence[float], ruin_at: int | None = None
 ) -> tuple[nn.Module, AutoWU, DivergenceGuard, dict[int, dict[str, torch.Tensor]]]:
     """Adam steps of a small network under losses that are given; the weights after each step."""
     torch.manual_seed(0)
@@ -32,6 +32,8 @@ def drive(
         optimizer.zero_grad()
         network(torch.randn(4, 3)).square().mean().backward()
         optimizer.step()
+        if step == ruin_at:
+            network.weight.data.fill_(math.nan)
         weights[step] = {k: v.clone() for k, v in network.state_dict().items()}
         scheduler.step(loss)
         if guard.after_step():
@@ -78,6 +80,18 @@ def test_a_run_that_diverges_at_once_starts_from_the_untrained_network() -> None
     assert guard.restored_step == 0
     assert_same_state(dict(network.state_dict()), weights[0])
     assert scheduler.start_lr == scheduler.settings.min_lr
+
+
+@pytest.mark.parametrize("lost", ["last loss", "weights"])
+def test_what_is_lost_in_the_last_interval_comes_back_too(lost: str) -> None:
+    losses = falling(200)
+    if lost == "last loss":
+        losses[-1] = math.nan
+    network, scheduler, guard, weights = drive(losses, ruin_at=200 if lost == "weights" else None)
+    assert scheduler.phase is Phase.DECAY
+    assert not scheduler.diverged  # some losses since the last test were finite
+    assert guard.restored_step is not None
+    assert_same_state(dict(network.state_dict()), weights[guard.restored_step])
 
 
 def test_a_warmup_that_ends_well_leaves_no_snapshots_behind() -> None:

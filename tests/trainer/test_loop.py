@@ -39,14 +39,13 @@ def schedule_after(num_steps: int) -> WarmupCosine:
     return schedule
 
 
-def test_a_loss_that_is_not_finite_ends_the_decay_but_not_the_warmup() -> None:
+def test_a_loss_that_must_be_finite_and_is_not_ends_the_run() -> None:
     losses = [math.nan, 1.0, 1.0, math.inf]
-    applied = [True] * 4
-    check_finite(losses, applied, 0, schedule_after(0))  # still in the warmup
-    check_finite(losses[:3], applied[:3], 0, schedule_after(4))
-    with pytest.raises(TrainingDiverged, match="became inf at step 3"):
-        check_finite(losses, applied, 0, schedule_after(4))
-    check_finite(losses, [True, True, True, False], 0, schedule_after(4))  # the scaler skipped it
+    check_finite(losses, [False, True, True, False], 0, schedule_after(4))
+    with pytest.raises(TrainingDiverged, match="inf at step 13, in the decay that began at"):
+        check_finite(losses, [False, True, True, True], 10, schedule_after(4))
+    with pytest.raises(TrainingDiverged, match=r"nan at step 0, in the warmup"):
+        check_finite(losses, [True] * 4, 0, schedule_after(1))
 
 
 class NoData:
@@ -63,7 +62,7 @@ def journal(tmp_path: Any) -> Journal:
 def test_the_journal_writes_what_it_took_down(journal: Journal) -> None:
     images: Any = NoData()
     for step in range(5):
-        journal.record(0.1 * step, torch.tensor(float(step)), skipped=step == 1)
+        journal.record(0.1 * step, torch.tensor(float(step)), must_be_finite=True)
         if journal.is_due:
             assert journal.look(images, schedule_after(0)) is False
             assert journal.progress.step == 3
@@ -77,7 +76,7 @@ def test_the_journal_writes_what_it_took_down(journal: Journal) -> None:
 
 
 def test_a_signal_is_answered_at_the_next_look(journal: Journal) -> None:
-    journal.record(0.1, torch.tensor(1.0), False)
+    journal.record(0.1, torch.tensor(1.0), must_be_finite=True)
     assert not journal.is_due
     journal.stop.received = 15
     assert journal.is_due

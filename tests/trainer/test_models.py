@@ -59,10 +59,22 @@ def test_a_transformer_is_made_for_the_size_of_the_images() -> None:
         ({"name": "cifar_resnet19"}, "did you mean cifar_resnet18"),
         ({"name": "small_cnn", "drop_path": 0.1}, r"model\.drop_path=0\.1: only models of timm"),
         ({"name": "vgg11", "drop_path": 0.1}, r"model\.name=vgg11: cannot be .*drop_path=0\.1"),
-        ({"name": "vgg11", "image_size": 8}, r"model\.name=vgg11: does not take images of 8x8"),
+        ({"name": "vgg11", "image_size": 8}, r"model\.name=vgg11: does not train on images of 8x8"),
+        ({"name": "resnet18", "batch_size": 1}, "does not train on one image of 32x32"),
         ({"name": "alexnet"}, r"model\.name=alexnet"),
     ],
 )
 def test_what_cannot_be_built_is_said(options: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build_model(**{"in_channels": 3, "num_classes": 10, "image_size": 32, **options})  # type: ignore[arg-type]
+
+
+def test_batch_norms_over_all_ranks_keep_their_activations() -> None:
+    """torch's own conversion drops the activation that timm fuses with a batch norm."""
+    from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
+    from timm.layers.norm_act import BatchNormAct2d
+
+    model = build_model("efficientnet_b0", 3, 10)
+    fused = sum(isinstance(module, BatchNormAct2d) for module in model.modules())
+    converted = convert_sync_batchnorm(model)
+    assert sum(isinstance(module, SyncBatchNormAct) for module in converted.modules()) == fused > 0
