@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from autowu.trainer.data import Batch
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast; fp32 needs none
 
 
 class OptimizerStep:
@@ -52,14 +52,16 @@ class OptimizerStep:
     def __call__(self, micro_batches: Sequence[Batch], measure_gradient: bool = False) -> Tensor:
         """Returns the loss before the step, averaged over the micro-batches: 0-d, no graph."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device)
-        share = 1 / len(micro_batches)
+        loss: Tensor | None = None
+        num_parts = len(micro_batches)
         for number, (images, labels) in enumerate(micro_batches, 1):
-            with self._no_sync() if number < len(micro_batches) else nullcontext():
+            with self._no_sync() if number < num_parts else nullcontext():
                 logits = forward(self.replica, images, self.precision)
-                part = share * F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+                part = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+                part = part / num_parts if num_parts > 1 else part
                 self.scaler.scale(part).backward()
-            loss += part.detach()
+            loss = part.detach() if loss is None else loss + part.detach()
+        assert loss is not None
         if self.clip_grad_norm is not None or measure_gradient:
             self.scaler.unscale_(self.optimizer)
             self._measure_and_clip()
@@ -86,7 +88,8 @@ class OptimizerStep:
 
 def forward(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     """The logits in float32, whatever the precision of the forward pass."""
-    dtype = PRECISIONS[precision]
-    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not torch.float32):
+    if precision == "fp32":
+        return model(images)
+    with torch.autocast(images.device.type, dtype=PRECISIONS[precision]):
         logits = model(images)
     return logits.float()
