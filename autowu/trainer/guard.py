@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from autowu import AutoWU, Phase
 from autowu.trainer.build_schedule import Schedule
@@ -117,7 +116,11 @@ class DivergenceGuard:
 
 
 def to_host(state: Any) -> Any:
-    """A copy in host memory that shares nothing with the original."""
-    return tree_map(
-        lambda leaf: leaf.detach().to("cpu", copy=True) if isinstance(leaf, Tensor) else leaf, state
-    )
+    """A copy of nested dicts, lists and tensors in host memory, sharing nothing with them."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: to_host(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(to_host(value) for value in state)
+    return state

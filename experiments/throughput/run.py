@@ -234,7 +234,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlim(0.75, 1.1)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
-    axes.set_xlabel("images a second, trainer / bare loop (median and quartiles); red: 5 % slower")
+    axes.set_xlabel("trainer / bare loop: images a second, median and quartiles")
     figure.savefig(path, dpi=150)
 
 
