@@ -81,9 +81,43 @@ def test_a_baseline_that_diverges_in_its_warmup_keeps_the_checkpoint_before(
     assert main(settings) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "in the warmup; the last checkpoint is from before it" in error
+    # Whichever is seen first: the loss, or the weights when they are about to be saved.
+    assert "the last checkpoint is from before it" in error or "left as it was" in error
     saved = load(tmp_path / "run" / "last.pt")
     assert torch.tensor(saved["progress"]["epoch_losses"]).isfinite().all()
+    assert all(bool(weight.isfinite().all()) for weight in saved["model"].values())
+
+
+def test_weights_that_were_lost_since_the_last_loss_are_not_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss comes before the step, so that it can be the last finite one."""
+    settings = [
+        *("data.batch_size=64", "epochs=6", "optimizer.name=sgd", "schedule.name=warmup_cosine"),
+        *("optimizer.lr=1e38", "schedule.warmup_epochs=5", "checkpoint_every=1"),
+        *(f"output_dir={tmp_path}", "name=run"),
+    ]
+    assert main(settings) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "not finite" in error or "became nan" in error
+    if (tmp_path / "run" / "last.pt").exists():
+        weights = load(tmp_path / "run" / "last.pt")["model"].values()
+        assert all(bool(weight.isfinite().all()) for weight in weights)
+
+
+def test_published_settings_that_keep_the_lr_are_not_given_good_weights_to_lose(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [
+        *("data.batch_size=64", "epochs=6", "optimizer.name=sgd", "schedule.max_lr=1e20"),
+        *("schedule.fit=adam", "schedule.test_interval=epoch", "schedule.at_cap=current"),
+        *("checkpoint_every=1", f"output_dir={tmp_path}", "name=run"),
+    ]
+    assert main(settings) == 1
+    output = capsys.readouterr()
+    assert "going on from the weights" not in output.out
+    assert "in the decay" in output.err or "not finite" in output.err
 
 
 def test_half_downloaded_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,8 +41,9 @@ if [[ $1 == show ]]; then printf 'node1\\nnode2\\n'; else echo "scontrol $*" >>"
 """
 
 
-def default_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def default_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Shell:
@@ -71,7 +72,7 @@ class Shell:
             stderr=subprocess.PIPE,
             text=True,
             # A shell cannot trap a signal that it was started to ignore, as under nohup.
-            preexec_fn=default_interrupt,
+            preexec_fn=default_signals,
         )
 
     def run(

@@ -13,8 +13,9 @@ from torch import nn
 
 from autowu.trainer.config_files import flatten
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError, WriteError
+from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError
 from autowu.trainer.files import atomic_file
+from autowu.trainer.guard import is_finite
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
@@ -74,7 +75,18 @@ class Checkpoints:
         return self.is_due(progress.step)
 
     def save(self, state: RunState) -> None:
-        """Write the whole state; every rank waits until it is on the disk."""
+        """Write the whole state; every rank waits until it is on the disk.
+
+        Raises:
+            WriteError: that fails; the checkpoint before is still there.
+            TrainingDiverged: the weights are not finite, and no sweep is under way that could end
+                in better ones; the checkpoint before is still there, too.
+        """
+        if not state.is_sweeping and not is_finite(state.network):
+            raise TrainingDiverged(
+                f"the weights or running statistics are not finite at step {state.progress.step},"
+                f" so {self.run.last} is left as it was"
+            )
         gathered = {"config": self.config, **state.gather(self.ranks)}
 
         def write() -> None:

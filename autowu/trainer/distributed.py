@@ -106,6 +106,10 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank; one all-reduce, none on a single rank."""
+        return bool(self.sum(torch.tensor(float(flag), device=self.device)) > 0)
+
     def share_buffers(self, model: nn.Module) -> None:
         """Give every rank the buffers (running statistics) of the first, as DDP does in training.
 

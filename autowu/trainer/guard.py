@@ -50,7 +50,11 @@ class DivergenceGuard:
         scheduler = self.scheduler
         assert isinstance(scheduler, AutoWU)
         if scheduler.phase is Phase.DECAY:
-            restored = self._good if scheduler.diverged or self._is_lost() else None
+            # With at_cap="current" the decay starts from the very LR that the weights were lost at.
+            at_cap = scheduler.switch_step == scheduler.warmup_steps
+            keeps_lr = at_cap and scheduler.settings.at_cap == "current" and not scheduler.diverged
+            lost = scheduler.diverged or (not keeps_lr and self._is_lost())
+            restored = self._good if lost else None
             self._is_over, self._good, self._trial = True, None, None
             if restored is None:
                 return False
@@ -70,9 +74,7 @@ class DivergenceGuard:
         have been lost between that test and this one. Looked at once in a run.
         """
         assert isinstance(self.scheduler, AutoWU)
-        losses = self.scheduler.losses
-        finite = [parameter.isfinite().all() for parameter in self.network.parameters()]
-        return not (bool(losses[-1].isfinite()) and bool(torch.stack(finite).all()))
+        return not (bool(self.scheduler.losses[-1].isfinite()) and is_finite(self.network))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -95,7 +97,13 @@ class DivergenceGuard:
         since = losses[self._trial["step"] :]
         first = losses[:first_test]
         highest = first[first.isfinite()].max() if first.isfinite().any() else torch.inf
-        if since.isfinite().all() and since.mean() <= highest:
+        weights = self._trial["network"].values()
+        if (
+            since.isfinite().all()
+            and since.mean() <= highest
+            # Running statistics can be lost while the losses, which never read them, go on.
+            and all(bool(weight.isfinite().all()) for weight in weights)
+        ):
             self._good = self._trial
 
     def _take(self, step: int) -> Snapshot:
@@ -113,6 +121,12 @@ class DivergenceGuard:
         # The optimizer's state brought the LR of that time back; loading a state writes the LR.
         self.scheduler.load_state_dict(self.scheduler.state_dict())
         self.restored_step = snapshot["step"]
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Whether all parameters and buffers are; one wait for the device."""
+    tensors = [*network.parameters(), *network.buffers()]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def to_host(state: Any) -> Any:

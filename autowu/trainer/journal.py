@@ -120,5 +120,5 @@ def check_finite(
             lr = "" if scheduler.start_lr is None else f" {scheduler.start_lr:.3g}"
             raise TrainingDiverged(
                 f"the training loss became {loss:g} at step {step}, {where}{lr}; the last"
-                " checkpoint is from before it"
+                " checkpoint is from before it (resume=never starts afresh)"
             )

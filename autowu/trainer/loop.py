@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-from autowu import AutoWU, Phase
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
@@ -54,7 +53,7 @@ def train_epoch(
     for micro_batches in batches:
         num_left -= 1
         lr = float(scheduler.get_last_lr()[0])
-        sweeps = isinstance(scheduler, AutoWU) and scheduler.phase is Phase.WARMUP
+        sweeps = state.is_sweeping
         loss = take_step(micro_batches, measure_gradient=num_left == 0)
         state.progress.count(take_step.skipped)
         check_skipped(state.progress)

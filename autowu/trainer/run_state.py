@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autowu import AutoWU, Phase
 from autowu.trainer.build_schedule import Schedule
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import CheckpointError
@@ -23,6 +24,11 @@ class RunState:
     scaler: torch.amp.GradScaler
     guard: DivergenceGuard
     progress: Progress
+
+    @property
+    def is_sweeping(self) -> bool:
+        """Whether AutoWU still looks for the LR, and deals with losses that are not finite."""
+        return isinstance(self.scheduler, AutoWU) and self.scheduler.phase is Phase.WARMUP
 
     def gather(self, ranks: Ranks) -> dict[str, Any]:
         """The whole state, of plain values and tensors; complete on the first rank alone.

@@ -65,6 +65,7 @@ def run_to_the_end(
                 say=screen.say,
             )
             metrics = finish_epoch(state, take_step, images, settings.precision, ranks)
+            stopping = stopping or ranks.any(stop.received is not None)  # during the evaluation
             ranks.on_main(partial(run.append_metrics, metrics))
             if progress.best_epoch == progress.epoch:
                 ranks.on_main(lambda: save_weights(run.best, state.network, progress))

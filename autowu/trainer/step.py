@@ -52,6 +52,8 @@ class OptimizerStep:
     def __call__(self, micro_batches: Sequence[Batch], measure_gradient: bool = False) -> Tensor:
         """Returns the loss before the step, averaged over the micro-batches: 0-d, no graph."""
         self.optimizer.zero_grad(set_to_none=True)
+        # A forward pass that overflows ruins running statistics, whatever becomes of the step.
+        buffers = [b.clone() for b in self.replica.buffers()] if self.scaler.is_enabled() else []
         loss: Tensor | None = None
         num_parts = len(micro_batches)
         for number, (images, labels) in enumerate(micro_batches, 1):
@@ -68,6 +70,9 @@ class OptimizerStep:
         self.skipped = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.skipped:
+            for buffer, before in zip(self.replica.buffers(), buffers, strict=True):
+                buffer.copy_(before)
         return loss
 
     def _no_sync(self) -> AbstractContextManager[None]:

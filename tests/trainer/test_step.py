@@ -79,3 +79,17 @@ def test_other_precisions_never_skip() -> None:
     _, losses, take_step = train([[(IMAGES * math.nan, LABELS)]])
     assert math.isnan(losses[0])
     assert not take_step.skipped
+
+
+def test_a_skipped_step_leaves_the_running_statistics_as_they_were() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    take_step = OptimizerStep(model, optimizer, precision="fp16")
+    while take_step(([IMAGES, LABELS],)) is None or take_step.skipped:
+        pass
+    before = [buffer.clone() for buffer in model.buffers()]
+    take_step(([IMAGES * 1e30, LABELS],))
+    assert take_step.skipped
+    for buffer, kept in zip(model.buffers(), before, strict=True):
+        assert torch.equal(buffer, kept)
