@@ -216,6 +216,7 @@ def test_resume_from_a_path_leaves_the_source_alone(
     assert run(copy, f"resume={source}") == 0
     assert_same_run(finished, copy)
     assert (source / "last.pt").read_bytes() == before
+    assert run(copy, f"resume={source}") == 0  # the same command once more: it is finished
     assert run(source, f"resume={copy}") == 2  # it holds a run of its own
 
 

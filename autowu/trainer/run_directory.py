@@ -8,6 +8,7 @@ summary.json    the result, written when the run is finished
 schedule.png    the loss, the tests and the LR
 last.pt         the state after the last epoch
 best.pt         the weights of the best epoch
+resumed_from    the checkpoint that the run began with, when that is another run's
 wandb_id        by which Weights & Biases knows the run, when it watches
 """
 
@@ -36,6 +37,7 @@ class RunDirectory:
         self.last = path / "last.pt"
         self.best = path / "best.pt"
         self.wandb_id = path / "wandb_id"
+        self.origin = path / "resumed_from"
 
     def find_checkpoint(self, resume: str) -> Path | None:
         """The checkpoint to go on from under `resume`: `auto`, `never`, or a path; None: start."""
@@ -59,6 +61,9 @@ class RunDirectory:
         path = path / "last.pt" if path.is_dir() else path
         if not path.is_file():
             raise CheckpointError(f"resume={resume}: no checkpoint there")
+        is_again = self.origin.exists() and self.origin.read_text() == str(path.resolve())
+        if is_again and self.last.exists():
+            return self.last  # the same command once more, of a job that was queued again
         if self.last.exists() and not self.last.samefile(path):
             raise CheckpointError(
                 f"resume={resume}: {self.path} already holds a run (choose another name=...)"
@@ -71,6 +76,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(self.steps, STEPS_HEADER)  # first: it marks the folder as a run's
             files = (self.summary, self.plot, self.last, self.best, self.metrics, self.wandb_id)
+            self.origin.unlink(missing_ok=True)
             for file in files:
                 file.unlink(missing_ok=True)
             self._write(self.config, config)
@@ -87,6 +93,7 @@ class RunDirectory:
             steps = _first_lines(source.steps, 1 + step)
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.last.exists():  # a checkpoint from elsewhere
+                self._write(self.origin, str(checkpoint.resolve()))
                 shutil.copy2(checkpoint, self.last)
                 if source.best.exists():
                     shutil.copy2(source.best, self.best)
