@@ -89,6 +89,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
             clip_grad_norm=settings.clip_grad_norm,
             label_smoothing=settings.label_smoothing,
         )
+        take_step.warm_up(images.micro_batch_shape)
         guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
         state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
         begin(found, settings, state, ranks)

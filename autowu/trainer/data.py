@@ -70,6 +70,11 @@ class ImageData:
     def micro_batch_size(self) -> int:
         return self.batch_size // (self.ranks.world_size * self.accumulate)
 
+    @property
+    def micro_batch_shape(self) -> tuple[int, ...]:
+        """(batch, channels, height, width) of a rank's forward pass in training."""
+        return (self.micro_batch_size, self.num_channels, self.image_size, self.image_size)
+
     def train_batches(self, epoch: int, first_step: int = 0) -> Iterator[list[Batch]]:
         """The rank's micro-batches of each step of an epoch, from step `first_step` of it on.
 

@@ -75,11 +75,36 @@ class OptimizerStep:
                 buffer.copy_(before)
         return loss
 
-    def _no_sync(self) -> AbstractContextManager[None]:
+    def warm_up(self, batch_shape: tuple[int, ...]) -> None:
+        """Let DistributedDataParallel settle how it groups gradients, before the first step.
+
+        It groups them anew after the first backward pass that it sees, and with more than two ranks
+        the order of a sum depends on the grouping: a run that goes on would round its first steps
+        differently from one that was never stopped. Weights, statistics and random states are as
+        they were afterwards.
+
+        Args:
+            batch_shape: of the images of a forward pass, (batch, channels, height, width).
+        """
+        if self._ddp is None:
+            return
+        self.replica.train()
+        buffers = [buffer.clone() for buffer in self.replica.buffers()]
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            images = torch.zeros(batch_shape, device=self.device)
+            forward(self.replica, images, self.precision).sum().backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, before in zip(self.replica.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+
+    @property
+    def _ddp(self) -> DistributedDataParallel | None:
         replica = getattr(self.replica, "_orig_mod", self.replica)  # inside torch.compile
-        if isinstance(replica, DistributedDataParallel):
-            return replica.no_sync()
-        return nullcontext()
+        return replica if isinstance(replica, DistributedDataParallel) else None
+
+    def _no_sync(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._ddp is None else self._ddp.no_sync()
 
     def _measure_and_clip(self) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]

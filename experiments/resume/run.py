@@ -1,8 +1,8 @@
 """A run killed with SIGKILL again and again, against the same run undisturbed, bit for bit.
 
-    python -m experiments.resume.run        ten minutes on two cores; results.csv and resume.png
+    python -m experiments.resume.run        15 minutes on two cores; results.csv and resume.png
 
-For one process and for two gloo ranks: 20 kills each at random moments, a third of them while the
+For one process, and for two and four gloo ranks: 20 kills each at random moments, a third of them while the
 program is starting, a third inside a save, the rest anywhere. What is compared at the end are the
 SHA-256 sums of all that the runs left behind, without what depends on the clock.
 """
@@ -25,6 +25,7 @@ from tests.launch import finish, start
 
 FOLDER = Path(__file__).parent
 NUM_KILLS = 20
+WORLD_SIZES = (1, 2, 4)
 # Batch norm, stochastic depth, Mixup, augmentation, accumulation: whatever has a state, or draws
 # random numbers. 768 steps; every fourth of them is saved.
 SETTINGS = [
@@ -164,7 +165,7 @@ def measure(world_size: int, output_dir: Path, seed: int) -> list[dict[str, Any]
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Each session as a line from the step it resumed from to the step it was killed at."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
     worlds = sorted({row["ranks"] for row in rows})
     for axes, world in zip(figure.subplots(1, len(worlds), sharey=True), worlds, strict=True):
         kills = [row for row in rows if row["ranks"] == world and row["what"] == "kill"]
@@ -175,7 +176,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             inside = row["inside_a_save"]
             axes.plot(session, reached, "x" if inside else ".", color="C3" if inside else "0.3")
         axes.set_title(f"{world} process" + ("es, gloo" if world > 1 else ""), fontsize=10)
-        axes.set_xlabel("session, each ended by SIGKILL (x: inside a save)")
+        axes.set_xlabel("session, ended by SIGKILL (x: inside a save)", fontsize=8)
     figure.axes[0].set_ylabel("optimizer steps")
     figure.savefig(path, dpi=150)
 
@@ -196,7 +197,7 @@ def main() -> None:
     ends = [row for row in rows if row["what"] != "kill"]
     inside = {
         world: sum(row["inside_a_save"] is True for row in rows if row["ranks"] == world)
-        for world in (1, 2)
+        for world in WORLD_SIZES
     }
     table = markdown_table(
         ["ranks", "kills", "inside a save", "steps.csv", "metrics", "weights", "whole state"],
@@ -211,7 +212,7 @@ def main() -> None:
                     if row["ranks"] == world
                 ),
             ]
-            for world in (1, 2)
+            for world in WORLD_SIZES
         ],
     )
     put_between_marks(FOLDER / "README.md", "table", table)
