@@ -2,9 +2,9 @@
 
     python -m experiments.resume.run        15 minutes on two cores; results.csv and resume.png
 
-For one process, and for two and four gloo ranks: 20 kills each at random moments, a third of them while the
-program is starting, a third inside a save, the rest anywhere. What is compared at the end are the
-SHA-256 sums of all that the runs left behind, without what depends on the clock.
+For one process, and for two and four gloo ranks: 20 kills each at random moments, a third of them
+while the program is starting, a third inside a save, the rest anywhere. What is compared at the end
+are the SHA-256 sums of all that the runs left behind, without what depends on the clock.
 """
 
 import argparse
@@ -189,7 +189,7 @@ def main() -> None:
     shutil.rmtree(options.output_dir, ignore_errors=True)
     rows = [
         row
-        for world_size in (1, 2)
+        for world_size in WORLD_SIZES
         for row in measure(world_size, options.output_dir, options.seed)
     ]
     write_rows(FOLDER / "results.csv", rows)
