@@ -168,6 +168,22 @@ def test_killed_ranks_go_on_bit_for_bit(settings: list[str], runs: Path, two_ran
     assert_same_run(two_ranks, runs / "killed")
 
 
+def test_three_ranks_go_on_bit_for_bit_too(settings: list[str], runs: Path) -> None:
+    """With more than two, the order of a sum depends on how DDP groups the gradients."""
+    three = [*settings, "data.batch_size=48", "model.name=test_efficientnet", "epochs=4"]
+    outcomes = train([*three, "name=three"], world_size=3)
+    assert [code for code, _, _ in outcomes] == [0] * 3, outcomes
+    processes = start([*three, "name=stopped"], world_size=3)
+    wait_for_rows(runs / "stopped", 6, processes)
+    for process in processes:
+        process.kill()
+    finish(processes)
+    again = train([*three, "name=stopped"], world_size=3)
+    assert [code for code, _, _ in again] == [0] * 3, again
+    assert "going on after step" in again[0][1]
+    assert_same_run(runs / "three", runs / "stopped")
+
+
 def test_another_number_of_ranks_goes_on_and_says_that_it_is_not_the_same(
     settings: list[str], runs: Path, two_ranks: Path
 ) -> None:
