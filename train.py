@@ -23,8 +23,6 @@ from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.validation import check_shares
 
-# linear_operator, a part of gpytorch, says this at its import; nobody here can act on it.
-warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 # AutoWU says this to whoever can restore weights; here the divergence guard does, and says so.
 warnings.filterwarnings("ignore", "the last .* training losses before step .* not finite")
 

@@ -158,11 +158,7 @@ def test_a_signal_to_one_rank_stops_both_and_they_go_on_bit_for_bit(
 
 def test_killed_ranks_go_on_bit_for_bit(settings: list[str], runs: Path, two_ranks: Path) -> None:
     mine = [*settings, "name=killed"]
-    processes = start(mine, world_size=2)
-    wait_for_rows(runs / "killed", 21, processes)
-    for process in processes:
-        process.kill()
-    finish(processes)
+    kill_after(21, mine, runs / "killed", world_size=2)
     again = train(mine, world_size=2)
     assert [code for code, _, _ in again] == [0, 0], again
     assert_same_run(two_ranks, runs / "killed")
@@ -173,11 +169,7 @@ def test_three_ranks_go_on_bit_for_bit_too(settings: list[str], runs: Path) -> N
     three = [*settings, "data.batch_size=48", "model.name=test_efficientnet", "epochs=4"]
     outcomes = train([*three, "name=three"], world_size=3)
     assert [code for code, _, _ in outcomes] == [0] * 3, outcomes
-    processes = start([*three, "name=stopped"], world_size=3)
-    wait_for_rows(runs / "stopped", 6, processes)
-    for process in processes:
-        process.kill()
-    finish(processes)
+    kill_after(6, [*three, "name=stopped"], runs / "stopped", world_size=3)
     again = train([*three, "name=stopped"], world_size=3)
     assert [code for code, _, _ in again] == [0] * 3, again
     assert "going on after step" in again[0][1]
@@ -196,6 +188,15 @@ def test_another_number_of_ranks_goes_on_and_says_that_it_is_not_the_same(
     assert code == 0, error
     assert "with 1 ranks instead of 2: not bit for bit" in output
     assert summary(runs / "fewer")["total_steps"] == 64
+
+
+def kill_after(num_rows: int, settings: list[str], folder: Path, world_size: int) -> None:
+    """Start a run, and end all its ranks by SIGKILL when steps.csv has so many rows."""
+    processes = start(settings, world_size)
+    wait_for_rows(folder, num_rows, processes)
+    for process in processes:
+        process.kill()
+    finish(processes)
 
 
 def wait_for_rows(folder: Path, count: int, processes: list[subprocess.Popen[str]]) -> None:

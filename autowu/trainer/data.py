@@ -139,7 +139,7 @@ class Loader:
         self, images: Images, num_workers: int, device: torch.device, persistent: bool
     ) -> None:
         self.images = _Answers(images)
-        self.requests = _Requests()
+        self.requests: list[Request] = []  # the sampler; filled before each pass
         self.workers: DataLoader[Any] | None = None
         if num_workers:
             self.workers = DataLoader(
@@ -155,7 +155,7 @@ class Loader:
             )
 
     def __call__(self, requests: list[Request]) -> Iterator[tuple[Tensor, Tensor]]:
-        self.requests.requests = requests
+        self.requests[:] = requests
         answers = iter(self.workers) if self.workers else map(self.images.__getitem__, requests)
         try:
             for answer in answers:
@@ -168,18 +168,6 @@ class Loader:
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(f"a loader process died (out of memory?): {error}") from None
-
-
-class _Requests:
-    """A sampler whose content is set before each pass."""
-
-    requests: list[Request] = []  # noqa: RUF012
-
-    def __iter__(self) -> Iterator[Request]:
-        return iter(self.requests)
-
-    def __len__(self) -> int:
-        return len(self.requests)
 
 
 class _Answers(Dataset[Any]):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autowu.trainer.errors import ConfigError, DataError
-from autowu.trainer.images import ArrowBytes, Paths, decode_image
+from autowu.trainer.images import ArrowBytes, Paths, decode_image, name_image
 
 
 class Split(NamedTuple):
@@ -279,7 +279,7 @@ def decode_all(split: Split, name: str) -> Split:
     """The images of a split decoded into memory; they must have one size."""
     pixels = None
     for index, source in enumerate(split.sources):
-        where = str(source) if isinstance(source, Path) else f"{name} {index}"
+        where = name_image(source, f"{name} {index}")
         image = np.asarray(decode_image(source, where)).transpose(2, 0, 1)
         if pixels is None:
             pixels = np.empty((len(split.sources), *image.shape), dtype=np.uint8)

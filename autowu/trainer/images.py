@@ -123,12 +123,16 @@ class EncodedImages:
 
     def decode(self, index: int) -> Any:
         source = self.sources[index]
-        where = str(source) if isinstance(source, Path) else f"{self.name} {index}"
-        return decode_image(source, where)
+        return decode_image(source, name_image(source, f"{self.name} {index}"))
+
+
+def name_image(source: Path | bytes, otherwise: str) -> str:
+    """What a message calls an image: its path, or something else where it has none."""
+    return str(source) if isinstance(source, Path) else otherwise
 
 
 def decode_image(source: Path | bytes, where: str) -> Any:
-    """A PIL image in RGB; DataError, naming the file, when it cannot be read."""
+    """A PIL image in RGB; DataError, naming it as `where`, when it cannot be read."""
     from PIL import Image
 
     try:

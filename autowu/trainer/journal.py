@@ -83,9 +83,10 @@ class Journal:
             self.ranks.sum(torch.stack([*self._losses, stop])).double() / self.ranks.world_size
         ).tolist()
         now = time.perf_counter()
-        progress.epoch_seconds += now - self._looked_at
-        progress.train_seconds += now - self._looked_at
-        progress.seconds += now - self._looked_at
+        elapsed = now - self._looked_at
+        progress.epoch_seconds += elapsed
+        progress.train_seconds += elapsed
+        progress.seconds += elapsed
         progress.epoch_wait_seconds += images.wait_seconds - self._waited
         self._looked_at, self._waited = now, images.wait_seconds
 

@@ -45,9 +45,7 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
 def seed_everything(seed: int, rank: int, device: torch.device) -> None:
     """Set the global states; ranks differ, so that they drop out different units."""
     number = seed if rank == 0 else _fold(seed, rank)
-    random.seed(number)
-    np.random.seed(number % 2**32)
-    torch.default_generator.manual_seed(number)
+    _seed_cpu(number)
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(number)
@@ -62,10 +60,7 @@ def keyed_states() -> Iterator[Any]:
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
 
     def key(*numbers: int) -> None:
-        number = _fold(*numbers)
-        random.seed(number)
-        np.random.seed(number % 2**32)
-        torch.default_generator.manual_seed(number)
+        _seed_cpu(_fold(*numbers))
 
     try:
         yield key
@@ -73,6 +68,12 @@ def keyed_states() -> Iterator[Any]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def _seed_cpu(number: int) -> None:
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.default_generator.manual_seed(number)  # torch.manual_seed would seed GPUs, too
 
 
 def _fold(*numbers: int) -> int:

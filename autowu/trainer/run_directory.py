@@ -6,7 +6,7 @@ steps.csv       a line an optimizer step: the step, the LR that it used, its los
                 scaler of fp16 skipped count here and in `step`, but not in `switch_step`
 summary.json    the result, written when the run is finished
 schedule.png    the loss, the tests and the LR
-last.pt         the state after the last epoch
+last.pt         the state that the run goes on from
 best.pt         the weights of the best epoch
 resumed_from    the checkpoint that the run began with, when that is another run's
 wandb_id        by which Weights & Biases knows the run, when it watches
@@ -75,9 +75,8 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(self.steps, STEPS_HEADER)  # first: it marks the folder as a run's
-            files = (self.summary, self.plot, self.last, self.best, self.metrics, self.wandb_id)
-            self.origin.unlink(missing_ok=True)
-            for file in files:
+            results = (self.summary, self.plot, self.last, self.best, self.metrics)
+            for file in (*results, self.wandb_id, self.origin):
                 file.unlink(missing_ok=True)
             self._write(self.config, config)
         except OSError as error:

@@ -67,8 +67,7 @@ class RunState:
             self.scaler.load_state_dict(saved["scaler"])
             self.guard.load_state_dict(saved["guard"])
             self.scheduler.load_state_dict(own["scheduler"])  # writes its LR into the optimizer
-            for name, value in Progress(**saved["progress"]).__dict__.items():
-                setattr(self.progress, name, value)
+            self.progress = Progress(**saved["progress"])
             if same_ranks:
                 set_random_state(own["random_state"], ranks.device)
         except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:

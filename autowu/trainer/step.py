@@ -53,7 +53,7 @@ class OptimizerStep:
         """Returns the loss before the step, averaged over the micro-batches: 0-d, no graph."""
         self.optimizer.zero_grad(set_to_none=True)
         # A forward pass that overflows ruins running statistics, whatever becomes of the step.
-        buffers = [b.clone() for b in self.replica.buffers()] if self.scaler.is_enabled() else []
+        buffers = self._copy_buffers() if self.scaler.is_enabled() else []
         loss: Tensor | None = None
         num_parts = len(micro_batches)
         for number, (images, labels) in enumerate(micro_batches, 1):
@@ -71,8 +71,7 @@ class OptimizerStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.skipped:
-            for buffer, before in zip(self.replica.buffers(), buffers, strict=True):
-                buffer.copy_(before)
+            self._restore_buffers(buffers)
         return loss
 
     def warm_up(self, batch_shape: tuple[int, ...]) -> None:
@@ -89,14 +88,20 @@ class OptimizerStep:
         if self._ddp is None:
             return
         self.replica.train()
-        buffers = [buffer.clone() for buffer in self.replica.buffers()]
+        buffers = self._copy_buffers()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             images = torch.zeros(batch_shape, device=self.device)
             forward(self.replica, images, self.precision).sum().backward()
         self.optimizer.zero_grad(set_to_none=True)
-        for buffer, before in zip(self.replica.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        self._restore_buffers(buffers)
+
+    def _copy_buffers(self) -> list[Tensor]:
+        return [buffer.clone() for buffer in self.replica.buffers()]
+
+    def _restore_buffers(self, copies: list[Tensor]) -> None:
+        for buffer, copied in zip(self.replica.buffers(), copies, strict=True):
+            buffer.copy_(copied)
 
     @property
     def _ddp(self) -> DistributedDataParallel | None:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from difflib import get_close_matches
+from functools import cache
 from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -50,6 +51,7 @@ def settings_fields(chosen: dict[str, type]) -> dict[str, Field]:
     return fields
 
 
+@cache
 def all_fields() -> dict[str, Field]:
     """Every key of every variant; one that several have stands as in the first of them."""
     fields: dict[str, Field] = {}
