@@ -31,13 +31,13 @@ def train(settings: Settings, stop: StopSignals) -> None:
     """Train one network, or take an unfinished run up where it was left."""
     # Imported here, so that a mistake in the settings is reported without waiting for torch.
     from autowu.trainer import data, models, optimizers
-    from autowu.trainer.build_schedule import build_schedule
     from autowu.trainer.distributed import Ranks
     from autowu.trainer.guard import DivergenceGuard
     from autowu.trainer.progress import Progress
     from autowu.trainer.random_state import seed_everything
     from autowu.trainer.resume import begin, find_run
     from autowu.trainer.run_state import RunState
+    from autowu.trainer.schedules import build_schedule
     from autowu.trainer.session import run_to_the_end
     from autowu.trainer.step import OptimizerStep
     from autowu.trainer.summary import show_result

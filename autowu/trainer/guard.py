@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autowu import AutoWU, Phase
-from autowu.trainer.build_schedule import Schedule
+from autowu.trainer.schedules import Schedule
 
 Snapshot = dict[str, Any]  # step: int; network, optimizer, scaler: state dicts in host memory
 

@@ -10,12 +10,12 @@ import time
 import torch
 from torch import Tensor
 
-from autowu.trainer.build_schedule import Schedule
 from autowu.trainer.data import ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import TrainingDiverged
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.schedules import Schedule
 from autowu.trainer.signals import StopSignals
 
 

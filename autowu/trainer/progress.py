@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from autowu.trainer.build_schedule import Schedule
+from autowu.trainer.schedules import Schedule
 
 
 @dataclass

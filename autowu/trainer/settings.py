@@ -6,12 +6,11 @@ Torch is not imported, so that a config can be checked in a blink.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-
-def limited(default: Any, **limits: float) -> Any:
-    """A field whose value must keep to `limits`: at_least, above, at_most and below."""
-    return field(default=default, metadata=limits)
+from autowu.trainer.limits import limited
+from autowu.trainer.optimizer_settings import OPTIMIZERS, AdamPSettings, OptimizerSettings
+from autowu.trainer.schedule_settings import SCHEDULES, AutoWUSettings, ScheduleSettings
 
 
 @dataclass(frozen=True)
@@ -119,102 +118,6 @@ class ModelSettings:
     # small_cnn, cifar_resnet18, wide_resnet28_10, or a name that timm knows
     name: str = "small_cnn"
     drop_path: float = limited(0.0, at_least=0, below=1)  # rate of stochastic depth, timm's models
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """What every optimizer has; its own settings stand beside the name, flat."""
-
-    name: str = ""
-    # Peak LR of every schedule but autowu, which finds it.
-    lr: float | None = limited(None, above=0)
-    weight_decay: float = limited(0.01, at_least=0)  # decoupled (times the LR) in all but sgd
-    no_decay_norms: bool = False  # leave biases and the weights of norms out of the decay
-
-
-@dataclass(frozen=True)
-class AdamPSettings(OptimizerSettings):
-    name: Literal["adamp"] = "adamp"
-    delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
-    wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
-
-
-@dataclass(frozen=True)
-class AdamWSettings(OptimizerSettings):
-    name: Literal["adamw"] = "adamw"
-
-
-@dataclass(frozen=True)
-class LambSettings(OptimizerSettings):
-    name: Literal["lamb"] = "lamb"
-    # LAMB's own limit of the gradient's L2 norm, before its moments; null: none.
-    max_grad_norm: float | None = limited(1.0, above=0)
-
-
-@dataclass(frozen=True)
-class SGDSettings(OptimizerSettings):
-    name: Literal["sgd"] = "sgd"
-    momentum: float = limited(0.9, at_least=0, below=1)
-    nesterov: bool = True
-
-
-OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
-    "adamp": AdamPSettings,
-    "adamw": AdamWSettings,
-    "lamb": LambSettings,
-    "sgd": SGDSettings,
-}
-
-
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """What every schedule has; its own settings stand beside the name, flat."""
-
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class AutoWUSettings(ScheduleSettings):
-    """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults."""
-
-    name: Literal["autowu"] = "autowu"
-    min_lr: float = limited(1e-5, above=0)  # LR at step 0
-    max_lr: float = limited(1.0, above=0)  # LR that the sweep would reach at its last step
-    max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
-    growth: Literal["exponential", "linear"] = "exponential"
-    decay: Literal["cosine", "constant_cosine"] = "cosine"
-    cooldown_fraction: float = limited(
-        0.2, above=0, at_most=1
-    )  # of all steps, constant_cosine only
-    patience: int = limited(3, at_least=1)  # positive tests in a row that end the warmup
-    confidence: float = limited(0.95, above=0, below=1)  # a probability
-    num_tests: int = limited(5, at_least=1)  # random subsets of the losses that vote in one test
-    test_interval: int | str = limited("auto", at_least=1)  # "auto", "epoch", or optimizer steps
-    fit: Literal["mle", "adam"] = "mle"
-    at_cap: Literal["minimum", "current"] = "minimum"
-    num_fit_samples: int = limited(100, at_least=5)  # losses, at most, that a fit looks at
-    num_posterior_samples: int = limited(500, at_least=5)  # losses, at most, that a vote looks at
-    grid_size: int = limited(500, at_least=2)  # points at which the fitted curve is looked at
-    seed: int = limited(0, at_least=0)  # of the random subsets
-
-
-@dataclass(frozen=True)
-class WarmupCosineSettings(ScheduleSettings):
-    """The paper's baseline: a linear warmup to the peak LR, then a cosine."""
-
-    name: Literal["warmup_cosine"] = "warmup_cosine"
-    warmup_epochs: float | None = limited(None, at_least=0)  # null: min(5, 10 % of epochs)
-    end_lr_ratio: float = limited(0.0, at_least=0, at_most=1)  # LR at the end over the peak LR
-    scale_lr: Literal["none", "linear", "sqrt"] = "none"  # with batch_size / base_batch_size
-    base_batch_size: int = limited(
-        256, at_least=1
-    )  # images per step that optimizer.lr is meant for
-
-
-SCHEDULES: dict[str, type[ScheduleSettings]] = {
-    "autowu": AutoWUSettings,
-    "warmup_cosine": WarmupCosineSettings,
-}
 
 
 @dataclass(frozen=True)

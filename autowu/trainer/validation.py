@@ -3,24 +3,21 @@
 import dataclasses
 import math
 import re
-from difflib import get_close_matches
 from functools import cache
 from pathlib import PurePath
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from autowu.trainer.errors import ConfigError
+from autowu.trainer.limits import closest
 from autowu.trainer.settings import (
     FILE_AUGMENTS,
     SECTIONS,
     VARIANTS,
-    AutoWUSettings,
     DataSettings,
     ImageFileSettings,
     MemoryAugment,
     Settings,
-    SGDSettings,
-    WarmupCosineSettings,
 )
 
 TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
@@ -61,12 +58,6 @@ def all_fields() -> dict[str, Field]:
             for key, field in settings_fields(default | {section: kind}).items():
                 fields.setdefault(key, field)
     return fields
-
-
-def closest(word: str, candidates: list[str], cutoff: float = 0.6) -> str:
-    """` (did you mean ...?)`, or nothing when no candidate is near."""
-    matches = get_close_matches(word, candidates, n=1, cutoff=cutoff)
-    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def unknown_key(key: str, value: Any, chosen: dict[str, type]) -> str:
@@ -127,10 +118,8 @@ def outside_limits(key: str, value: Any, limits: dict[str, float]) -> str | None
 def check_combinations(settings: Settings) -> None:
     """Raise ConfigError for settings that are right one by one but not together."""
     _check_run(settings)
-    if isinstance(settings.schedule, AutoWUSettings):
-        _check_autowu(settings, settings.schedule)
-    if isinstance(settings.schedule, WarmupCosineSettings):
-        _check_warmup_cosine(settings, settings.schedule)
+    settings.optimizer.check(settings)
+    settings.schedule.check(settings)
 
 
 def check_shares(settings: Settings, world_size: int) -> None:
@@ -153,9 +142,6 @@ def check_shares(settings: Settings, world_size: int) -> None:
 def _check_run(settings: Settings) -> None:
     check_shares(settings, world_size=1)
     _check_data(settings.data)
-    optimizer = settings.optimizer
-    if isinstance(optimizer, SGDSettings) and optimizer.nesterov and not optimizer.momentum:
-        raise ConfigError("optimizer.momentum=0: must be above 0 with optimizer.nesterov=true")
     every = settings.checkpoint_every
     if isinstance(every, str) and not re.fullmatch(r"epoch|[1-9]\d* epochs?", every):
         raise ConfigError(
@@ -184,46 +170,3 @@ def _check_data(data: DataSettings) -> None:
             raise ConfigError(
                 f"data.augment={data.augment}: must be {choices} with data.image_size={state}"
             )
-
-
-def _check_autowu(settings: Settings, schedule: AutoWUSettings) -> None:
-    if settings.optimizer.lr is not None:
-        raise ConfigError(
-            f"optimizer.lr={settings.optimizer.lr}: schedule.name=autowu finds the LR itself"
-            " (set schedule.min_lr and schedule.max_lr, or optimizer.lr=null)"
-        )
-    if schedule.min_lr >= schedule.max_lr:
-        raise ConfigError(
-            f"schedule.min_lr={schedule.min_lr}: must be below schedule.max_lr={schedule.max_lr}"
-        )
-    interval = schedule.test_interval
-    if isinstance(interval, str) and interval not in ("auto", "epoch"):
-        raise ConfigError(
-            f"schedule.test_interval={interval}: must be auto, epoch or an integer (steps)"
-            f"{closest(interval, ['auto', 'epoch'])}"
-        )
-    ignored = schedule.cooldown_fraction != AutoWUSettings.cooldown_fraction
-    if ignored and schedule.decay != "constant_cosine":
-        raise ConfigError(
-            f"schedule.cooldown_fraction={schedule.cooldown_fraction}: acts only with"
-            f" schedule.decay=constant_cosine, not with {schedule.decay}"
-        )
-
-
-def _check_warmup_cosine(settings: Settings, schedule: WarmupCosineSettings) -> None:
-    if settings.optimizer.lr is None:
-        raise ConfigError(
-            "optimizer.lr=null: schedule.name=warmup_cosine needs the peak LR,"
-            " for example optimizer.lr=0.001"
-        )
-    if schedule.warmup_epochs is not None and schedule.warmup_epochs >= settings.epochs:
-        raise ConfigError(
-            f"schedule.warmup_epochs={schedule.warmup_epochs:g}: must be below"
-            f" epochs={settings.epochs}"
-        )
-    ignored = schedule.base_batch_size != WarmupCosineSettings.base_batch_size
-    if ignored and schedule.scale_lr == "none":
-        raise ConfigError(
-            f"schedule.base_batch_size={schedule.base_batch_size}: acts only with"
-            " schedule.scale_lr=linear or sqrt, not with none"
-        )

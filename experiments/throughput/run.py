@@ -21,7 +21,6 @@ from adamp import AdamP
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from autowu.trainer.build_schedule import build_schedule
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import ImageData, load_data
 from autowu.trainer.distributed import Ranks
@@ -33,7 +32,8 @@ from autowu.trainer.optimizers import build_optimizer
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
-from autowu.trainer.settings import AutoWUSettings
+from autowu.trainer.schedule_settings import AutoWUSettings
+from autowu.trainer.schedules import build_schedule
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from experiments.tables import commit, markdown_table, put_between_marks, read_rows, write_rows

@@ -10,7 +10,8 @@ import pytest
 from autowu.trainer.config import build_settings, main
 from autowu.trainer.config_files import to_yaml
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.settings import AutoWUSettings, Settings, WarmupCosineSettings, run_name
+from autowu.trainer.schedule_settings import AutoWUSettings, WarmupCosineSettings
+from autowu.trainer.settings import Settings, run_name
 
 BASELINE = ["schedule.name=warmup_cosine", "optimizer.lr=0.1"]
 

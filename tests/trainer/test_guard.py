@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from autowu import AutoWU, Phase
-from autowu.trainer.build_schedule import WarmupCosine
 from autowu.trainer.guard import DivergenceGuard
+from autowu.trainer.schedules import WarmupCosine
 from tests.helpers import assert_same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the last .* training losses")

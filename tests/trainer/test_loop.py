@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autowu.trainer.build_schedule import WarmupCosine
 from autowu.trainer.distributed import Ranks, choose_device
 from autowu.trainer.errors import ConfigError, TrainingDiverged
 from autowu.trainer.journal import Journal, check_finite
 from autowu.trainer.loop import MOST_SKIPPED, check_skipped, evaluate
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.schedules import WarmupCosine
 from autowu.trainer.signals import StopSignals
 
 IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autowu import AutoWU, Phase
-from autowu.trainer.build_schedule import Schedule, build_schedule
+from autowu.trainer.schedules import Schedule, build_schedule
 
 
 def build(lr: float = 1.0, **changes: Any) -> tuple[torch.optim.Optimizer, Schedule]:
