@@ -30,14 +30,14 @@ warnings.filterwarnings("ignore", "the last .* training losses before step .* no
 def train(settings: Settings, stop: StopSignals) -> None:
     """Train one network, or take an unfinished run up where it was left."""
     # Imported here, so that a mistake in the settings is reported without waiting for torch.
-    from autowu.trainer import data, models, optimizers
+    from autowu.trainer import data, models, optimizers, schedules
     from autowu.trainer.distributed import Ranks
     from autowu.trainer.guard import DivergenceGuard
+    from autowu.trainer.lr_search import search_lr
     from autowu.trainer.progress import Progress
     from autowu.trainer.random_state import seed_everything
     from autowu.trainer.resume import begin, find_run
     from autowu.trainer.run_state import RunState
-    from autowu.trainer.schedules import build_schedule
     from autowu.trainer.session import run_to_the_end
     from autowu.trainer.step import OptimizerStep
     from autowu.trainer.summary import show_result
@@ -72,8 +72,8 @@ def train(settings: Settings, stop: StopSignals) -> None:
             sync_batchnorm=settings.sync_batchnorm,
         )
         with mistakes_in_settings():
-            optimizer = optimizers.build_optimizer(network, **asdict(settings.optimizer))
-            scheduler = build_schedule(
+            optimizer = optimizers.build(network, **asdict(settings.optimizer))
+            scheduler = schedules.create(
                 **asdict(settings.schedule),
                 optimizer=optimizer,
                 epochs=settings.epochs,
@@ -85,14 +85,24 @@ def train(settings: Settings, stop: StopSignals) -> None:
             optimizer,
             precision=settings.precision,
             clip_grad_norm=settings.clip_grad_norm,
+            clip_grad_value=settings.clip_grad_value,
             label_smoothing=settings.label_smoothing,
+            layer_norms=settings.layer_norms,
+            check_finite=settings.check_finite,
+            create_graph=optimizers.needs_create_graph(optimizer),
         )
         take_step.warm_up(images.micro_batch_shape)
         guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
-        state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress())
+        average = models.average_of(network, settings.ema_decay)
+        state = RunState(
+            network, optimizer, scheduler, take_step.scaler, guard, Progress(), average
+        )
         begin(found, settings, state, ranks)
         found = found._replace(saved=None)  # as large as all of the run's state
-        summary = run_to_the_end(settings, found.run, state, take_step, images, ranks, stop)
+        run = (settings, found.run, state, take_step, images, ranks, stop)
+        if search_lr(*run):
+            return
+        summary = run_to_the_end(*run)
         if ranks.is_main:
             show_result(summary, found.run)
 

@@ -11,15 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autowu.curve_scheduler import CurveScheduler
+    from autowu.lars import LARS
     from autowu.minimum_test import MinimumTest
     from autowu.offline import replay
     from autowu.scheduler import AutoWU, Phase
 
 __version__ = "0.1.0"
-__all__ = ["AutoWU", "MinimumTest", "Phase", "replay"]
+__all__ = ["LARS", "AutoWU", "CurveScheduler", "MinimumTest", "Phase", "replay"]
 
 _HOME = {
     "AutoWU": "autowu.scheduler",
+    "CurveScheduler": "autowu.curve_scheduler",
+    "LARS": "autowu.lars",
     "Phase": "autowu.scheduler",
     "MinimumTest": "autowu.minimum_test",
     "replay": "autowu.offline",

@@ -8,6 +8,7 @@ import math
 import warnings
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import gpytorch
@@ -29,6 +30,8 @@ from autowu.minimum_test import (
     weigh_evidence,
 )
 from autowu.settings import (
+    COOLDOWN_DECAYS,
+    DEFAULT_COOLDOWN_FRACTION,
     PAPER,
     AtCap,
     Decay,
@@ -62,8 +65,8 @@ class AutoWU(LRScheduler):
     WARMUP: the LR grows from `min_lr` by the same factor every step; at the test points a
     Gaussian process smooths the losses so far and the minimum test asks whether the loss has
     stopped falling. After `patience` positive tests in a row, or after `W` steps at the latest,
-    DECAY: the LR falls to 0 over what is left of `total_steps`, from the LR at the minimum of
-    the smoothed loss.
+    DECAY: the LR falls (to 0, unless `decay` says otherwise) over what is left of
+    `total_steps`, from the LR at the minimum of the smoothed loss.
 
         scheduler = AutoWU(optimizer, total_steps=epochs * len(loader), steps_per_epoch=len(loader))
         for inputs, targets in loader:
@@ -88,8 +91,14 @@ class AutoWU(LRScheduler):
         max_lr: LR that the sweep reaches after `W` steps; 1.0 (paper).
         max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
         growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
-        decay: "cosine", or "constant_cosine": constant, then a cosine at the end (both paper).
-        cooldown_fraction: length of that cosine in `total_steps`; 0.2 (paper).
+        decay: a curve of `autowu.schedules.DECAYS`. To 0: "cosine", "constant_cosine" (constant,
+            then a cosine at the end; both paper), "linear", "polynomial" (power 2),
+            "one_minus_sqrt", "wsd_linear" and "wsd_one_minus_sqrt" (constant, then that curve at
+            the end), "cosine_restarts" (3 equal half waves). Not to 0: "exponential" (to 1e-3 of
+            its start), "inverse_sqrt" (to a tenth), "step" (times 0.1 after each third),
+            "multistep" (times 0.1 after 1/2 and 3/4), "constant".
+        cooldown_fraction: length of the fall in `total_steps`, of "constant_cosine" and the two
+            "wsd"; 0.2 (paper). Anything else with a decay that has no cooldown is an error.
         patience: positive tests in a row that end the warmup; 3 (paper).
         confidence: what the probability of an earlier minimum must exceed; 0.95 (paper).
         num_tests: random subsets of the losses that vote in one test; 5 (paper).
@@ -131,7 +140,7 @@ class AutoWU(LRScheduler):
         max_warmup_fraction: float = 0.5,
         growth: Growth = "exponential",
         decay: Decay = "cosine",
-        cooldown_fraction: float = 0.2,
+        cooldown_fraction: float = DEFAULT_COOLDOWN_FRACTION,
         patience: int = 3,
         confidence: float = 0.95,
         num_tests: int = 5,
@@ -271,10 +280,7 @@ class AutoWU(LRScheduler):
             return self._sweep_lr(step)
         assert self._start_lr is not None
         done, length = step - self._switch_step, self._total_steps - self._switch_step
-        if self._settings.decay == "cosine":
-            return schedules.cosine(done, length, self._start_lr)
-        cooldown_steps = self._settings.cooldown_fraction * self._total_steps
-        return schedules.constant_cosine(done, length, self._start_lr, cooldown_steps)
+        return self._decay(done, length, self._start_lr)
 
     def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
         """Take a loss of the coming `step()`; several are averaged by their weights.
@@ -417,6 +423,10 @@ class AutoWU(LRScheduler):
         self._sweep = (
             schedules.exponential if settings.growth == "exponential" else schedules.linear
         )
+        self._decay = schedules.DECAYS[settings.decay]
+        if settings.decay in COOLDOWN_DECAYS:
+            cooldown_steps = settings.cooldown_fraction * settings.total_steps
+            self._decay = partial(self._decay, cooldown_steps=cooldown_steps)
         self._curve = LossCurve(settings.warmup_steps)
         self._interval = Interval()
         self._gp = LossGP(settings.fit, self._kernel, settings.grid_size)

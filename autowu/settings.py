@@ -11,9 +11,27 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 Growth = Literal["exponential", "linear"]
-Decay = Literal["cosine", "constant_cosine"]
+Decay = Literal[
+    "cosine",
+    "constant_cosine",
+    "linear",
+    "polynomial",
+    "one_minus_sqrt",
+    "wsd_linear",
+    "wsd_one_minus_sqrt",
+    "constant",
+    "inverse_sqrt",
+    "exponential",
+    "step",
+    "multistep",
+    "cosine_restarts",
+]
 Fit = Literal["mle", "adam"]
 AtCap = Literal["minimum", "current"]
+
+# Decays that stay constant and fall in the last `cooldown_fraction` of the run.
+COOLDOWN_DECAYS = ("constant_cosine", "wsd_linear", "wsd_one_minus_sqrt")
+DEFAULT_COOLDOWN_FRACTION = 0.2  # paper
 
 # What `AutoWU.paper` sets: the behaviour as published.
 PAPER: dict[str, Any] = {"fit": "adam", "test_interval": "epoch", "at_cap": "current"}
@@ -35,7 +53,7 @@ class SchedulerSettings:
     max_warmup_fraction: float  # of total_steps
     growth: Growth
     decay: Decay
-    cooldown_fraction: float  # of total_steps
+    cooldown_fraction: float  # of total_steps; of COOLDOWN_DECAYS only
     patience: int  # positive tests in a row
     confidence: float  # probability
     num_tests: int  # posteriors of a test
@@ -78,6 +96,7 @@ class SchedulerSettings:
             )
         _choice("growth", self.growth, get_args(Growth))
         _choice("decay", self.decay, get_args(Decay))
+        self._check_cooldown()
         _choice("fit", self.fit, get_args(Fit))
         _choice("at_cap", self.at_cap, get_args(AtCap))
         if isinstance(self.test_interval, str):
@@ -99,6 +118,14 @@ class SchedulerSettings:
     def as_dict(self) -> dict[str, Any]:
         """Name and value of each setting."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _check_cooldown(self) -> None:
+        ignored = self.cooldown_fraction != DEFAULT_COOLDOWN_FRACTION
+        if ignored and self.decay not in COOLDOWN_DECAYS:
+            raise ValueError(
+                f"cooldown_fraction={self.cooldown_fraction:g} acts only with a decay that has a "
+                f"cooldown ({', '.join(COOLDOWN_DECAYS)}), got decay={self.decay!r}"
+            )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -109,13 +109,13 @@ def test_rows_have_the_papers_setup(row: str, schedule: str) -> None:
 
 @pytest.mark.parametrize("row", TABLES)
 def test_the_optimizer_is_the_same_for_all_schedules(row: str) -> None:
-    keys = ["weight_decay", "no_decay_norms"]
-    expected = [0.05, True] if "vit" in row else [0.1, False]
+    keys = ["weight_decay", "decay_norms", "decay_biases"]
+    expected = [0.05, False, False] if "vit" in row else [0.1, True, True]
     if "adamp" in row:
         keys += ["delta", "wd_ratio"]
         expected += [0.1, 0.1]
     else:
-        expected = [0.02, True]
+        expected = [0.02, False, False]
     for schedule in ("baseline", "autowu_constant_cosine", "autowu"):
         optimizer = settings_of(f"{row}_{schedule}").optimizer
         assert [getattr(optimizer, key) for key in keys] == expected

@@ -16,10 +16,10 @@ from autowu.loss_curve import LossCurve
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import Evidence, weigh_evidence
 from autowu.settings import PAPER
+from autowu.trainer import optimizers
 from autowu.trainer.data import load_data
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
-from autowu.trainer.optimizers import build_optimizer
 
 
 def optimizer_of(*groups: dict[str, Any], lr: Any = 1.0) -> torch.optim.Optimizer:
@@ -262,7 +262,7 @@ def train_through_the_sweep(name: str, batch_size: int, epochs: int) -> tuple[li
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model("small_cnn", data.num_channels, data.num_classes)
-    optimizer = build_optimizer(model, name, None, 0.01)
+    optimizer = optimizers.build(model, name, None, 0.01)
     warmup = epochs * data.steps_per_epoch // 2
     losses: list[float] = []
     batches = (batch for epoch in range(epochs) for (batch,) in data.train_batches(epoch))

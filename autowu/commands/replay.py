@@ -3,9 +3,10 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from autowu.recordings import read_losses
+from autowu.settings import Decay
 
 if TYPE_CHECKING:
     from autowu.scheduler import AutoWU
@@ -14,6 +15,7 @@ DESCRIPTION = """\
 Run AutoWU over a recorded loss curve: when, and at which learning rate, the warmup would have
 ended. The losses should come from a learning rate that grew as AutoWU's sweep does."""
 FILE_HELP = "CSV with a loss column, one number a line, or JSON Lines; - is the standard input"
+DECAY_HELP = f"after the warmup (cosine): {', '.join(get_args(Decay))}"
 
 
 def add_parser(commands: Any) -> None:
@@ -146,8 +148,8 @@ def _add_settings(group: Any) -> None:
     add("--max-lr", type=float, metavar="LR", help="where it would end (1.0)")
     add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
     add("--growth", choices=("exponential", "linear"), help="of the sweep (exponential)")
-    add("--decay", choices=("cosine", "constant_cosine"), help="after the warmup (cosine)")
-    add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine (0.2)")
+    add("--decay", choices=get_args(Decay), metavar="NAME", help=DECAY_HELP)
+    add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine and wsd_* (0.2)")
     add("--patience", type=int, metavar="N", help="positive tests in a row that end it (3)")
     add("--confidence", type=float, metavar="P", help="of a positive test (0.95)")
     add("--num-tests", type=int, metavar="N", help="posteriors of a test (5)")

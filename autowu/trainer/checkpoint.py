@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from autowu.trainer.config_files import flatten
 from autowu.trainer.distributed import Ranks
@@ -96,12 +95,12 @@ class Checkpoints:
         self.ranks.on_main(write)
 
 
-def save_weights(path: Path, model: nn.Module, progress: Progress) -> None:
-    """Write the weights alone, with the epoch and the test accuracy (%) that they stand for."""
+def save_weights(path: Path, model: dict[str, Any], progress: Progress) -> None:
+    """Write weights alone, with the epoch and the test accuracy (%) that they stand for."""
     save(
         path,
         {
-            "model": model.state_dict(),
+            "model": model,
             "epoch": progress.epoch,
             "test_accuracy": progress.test_accuracy,
         },

@@ -18,15 +18,18 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autowu.trainer import value_types
 from autowu.trainer.config_files import Entry, read_file, to_yaml
 from autowu.trainer.errors import ConfigError
+from autowu.trainer.limits import squash
 from autowu.trainer.settings import SECTIONS, VARIANTS, Settings
 from autowu.trainer.validation import (
-    all_fields,
+    Field,
     check_combinations,
     outside_limits,
     settings_fields,
     unknown_key,
+    unknown_name,
     wrong_type,
 )
 
@@ -65,15 +68,18 @@ def build_settings(files: Sequence[Path], overrides: Sequence[str]) -> Settings:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"{override}: not an argument (settings are written key=value)")
-        entries[key] = Entry(_parse_value(key, text), "")
+        entries.pop(key, None)  # the order of the entries is that in which they were said
+        entries[key] = Entry(text, "")
 
     chosen = _choose_variants(entries)
     fields, tree = settings_fields(chosen), _defaults(chosen)
-    for key, (value, source) in entries.items():
+    for key, (value, source) in _gather_mappings(entries, fields).items():
         if key not in fields:
             raise ConfigError(unknown_key(key, value, chosen) + source)
+        if isinstance(value, str) and not source:
+            value = value_types.parse(value, fields[key].type)
         try:
-            OmegaConf.update(tree, key, value)
+            OmegaConf.update(tree, key, value, merge=False)
         except OmegaConfBaseException:
             raise ConfigError(wrong_type(key, value, fields[key]) + source) from None
 
@@ -81,33 +87,45 @@ def build_settings(files: Sequence[Path], overrides: Sequence[str]) -> Settings:
     for key, field in fields.items():
         error = outside_limits(key, _look_up(settings, key), field.limits)
         if error:
-            raise ConfigError(error + entries[key].source)
+            raise ConfigError(error + (entries[key].source if key in entries else ""))
     check_combinations(settings)
     return settings
 
 
-def _parse_value(key: str, text: str) -> Any:
-    """An argument's value; text stays as it is, and OmegaConf turns the rest into numbers."""
-    field = all_fields().get(key)
-    kind = field.type if field else None
-    if text == "null" and kind is not str:
-        return None
-    if kind == (int | str) and text.removeprefix("-").isdecimal():
-        return int(text)
-    return text
+def _gather_mappings(entries: dict[str, Entry], fields: dict[str, Field]) -> dict[str, Entry]:
+    """The entries, with `optimizer.lr_mult.head=2` put into the mapping `optimizer.lr_mult`."""
+    gathered: dict[str, Entry] = {}
+    mappings = [key for key, field in fields.items() if value_types.is_mapping(field.type)]
+    for key, entry in entries.items():
+        whole = next((each for each in mappings if key.startswith(f"{each}.")), None)
+        if whole is None:
+            gathered[key] = entry
+            continue
+        sofar = gathered.get(whole, Entry({}, ""))
+        mapping: Any = sofar.value
+        if isinstance(mapping, str):
+            mapping = value_types.parse(mapping, fields[whole].type)
+        value = entry.value if entry.source else value_types.parse(entry.value, Any)
+        if isinstance(mapping, dict):  # anything else is refused where it was said
+            part = key.removeprefix(f"{whole}.")
+            gathered[whole] = Entry({**mapping, part: value}, sofar.source)
+    return gathered
 
 
 def _choose_variants(entries: dict[str, Entry]) -> dict[str, type]:
-    """The dataclass that each section's name asks for."""
+    """The dataclass that each section's name asks for; the name is put into its usual spelling."""
     chosen = {section: type(getattr(Settings(), section)) for section in VARIANTS}
     for section, variants in VARIANTS.items():
         key = f"{section}.name"
-        if key in entries:
-            name, source = entries[key]
-            if not (isinstance(name, str) and name in variants):
-                message = wrong_type(key, name, settings_fields(chosen)[key])
-                raise ConfigError(message + source)
-            chosen[section] = variants[name]
+        if key not in entries:
+            continue
+        name, source = entries[key]
+        usual = {squash(known): known for known in variants}
+        spelled = usual.get(squash(name), name) if isinstance(name, str) else ""
+        if spelled not in variants:
+            raise ConfigError(unknown_name(section, name) + source)
+        chosen[section] = variants[spelled]
+        entries[key] = Entry(chosen[section]().name, source)
     return chosen
 
 
@@ -169,6 +187,8 @@ def _describe_variants(section: str) -> list[str]:
     for name, fields in named.items():
         own = [_shown(key, value) for key, value in fields.items() if (key, value) not in shared]
         lines += [f"with {section}.name={name}:", *(f"  {line}" for line in own)] * bool(own)
+    if section == "optimizer":
+        lines.append("and more optimizers: python -m autowu list optimizers")
     return lines
 
 

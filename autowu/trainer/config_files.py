@@ -22,7 +22,7 @@ def flatten(nested: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
     """The leaves of a nested dict under dotted keys; an empty section has none."""
     for name, value in nested.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and value and key in SECTIONS:
             yield from flatten(value, f"{key}.")
         elif value or key not in SECTIONS:
             yield key, value

@@ -11,7 +11,15 @@ def limited(default: Any, **limits: float) -> Any:
     return field(default=default, metadata=limits)
 
 
-def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
-    """` (did you mean ...?)`, or nothing when no candidate is near."""
-    matches = get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6, most: int = 1) -> str:
+    """` (did you mean ...?)` with the nearest candidates, at `most` so many; nothing if none is."""
+    matches = get_close_matches(word, list(candidates), n=most, cutoff=cutoff)
+    if not matches:
+        return ""
+    *first, last = matches
+    return " (did you mean " + ", ".join(first) + " or " * bool(first) + f"{last}?)"
+
+
+def squash(name: str) -> str:
+    """A name without what does not matter in it: case, `-` and `_`."""
+    return name.lower().replace("-", "").replace("_", "")

@@ -12,7 +12,7 @@ from autowu.trainer.errors import Interrupted, TrainingDiverged
 from autowu.trainer.journal import Journal
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_state import RunState
-from autowu.trainer.step import OptimizerStep, forward
+from autowu.trainer.step import OptimizerStep, forward, missing_gradients
 
 # Skipped steps in a row, from which on it is not the scale of the loss: it started at 2^16, and was
 # halved each time. They count as steps then, so that AutoWU gets to see losses that are lost.
@@ -49,19 +49,27 @@ def train_epoch(
     scheduler = state.scheduler
     take_step.replica.train()
     journal.start_epoch(images)
+    warned = state.progress.step > 0
     num_left = images.steps_per_epoch - state.progress.epoch_step
     for micro_batches in batches:
         num_left -= 1
         lr = float(scheduler.get_last_lr()[0])
         sweeps = state.is_sweeping
-        loss = take_step(micro_batches, measure_gradient=num_left == 0)
+        step = state.progress.step + journal.num_unseen
+        loss = take_step(micro_batches, measure_gradient=num_left == 0, step=step)
+        state.evaluated = None  # the weights are others now
         state.progress.count(take_step.skipped)
         check_skipped(state.progress)
         if take_step.skipped and state.progress.skipped_in_a_row <= SCALER_STEPS:
             scheduler.observe(loss)  # averaged into the loss of the next step
         else:
             scheduler.step(loss)
-        if state.guard.after_step():
+        if not warned and take_step.without_gradient:
+            say(missing_gradients(take_step.without_gradient))
+        warned = True
+        restored = state.guard.after_step()
+        state.update_average(step + 1, restart=restored, skipped=take_step.skipped)
+        if restored:
             state.progress.skipped_in_a_row = 0
             say(
                 f"diverged at step {scheduler.switch_step}: going on from the weights of step"

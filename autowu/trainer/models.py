@@ -2,11 +2,14 @@
 
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 
 class SmallCNN(nn.Module):
@@ -149,6 +152,20 @@ def build_model(
         model = OWN_MODELS[name](in_channels, num_classes)
     _try_out(model, name, (min(batch_size, 2), in_channels, image_size, image_size))
     return model
+
+
+def average_of(model: nn.Module, decay: float | None) -> "ModelEmaV3 | None":
+    """timm's moving average of the weights and running statistics of a network; None for no decay.
+
+    Args:
+        model: on its device already.
+        decay: of the average a step; it grows up to that in the first steps.
+    """
+    if decay is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
 def _try_out(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:

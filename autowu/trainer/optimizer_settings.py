@@ -1,10 +1,19 @@
-"""The settings of each optimizer of train.py, by name. Torch is not imported here."""
+"""The settings of each optimizer of train.py, by name. Torch is not imported here.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+Those that are used most are written down. For any other name the settings are made of what its
+class takes, when it is asked for; its library is imported then.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.limits import limited
+from autowu.trainer.limits import limited, squash
 
 if TYPE_CHECKING:
     from autowu.trainer.settings import Settings
@@ -14,49 +23,369 @@ if TYPE_CHECKING:
 class OptimizerSettings:
     """What every optimizer has; its own settings stand beside the name, flat."""
 
+    has_weight_decay: ClassVar[bool] = True
+
     name: str = ""
     # Peak LR of every schedule but autowu, which finds it.
     lr: float | None = limited(None, above=0)
-    weight_decay: float = limited(0.01, at_least=0)  # decoupled (times the LR) in all but sgd
-    no_decay_norms: bool = False  # leave biases and the weights of norms out of the decay
+    # Decoupled (times the LR) in some: adamp, adamw, lion, muon; an L2 term of the gradient in
+    # others: sgd, adam.
+    weight_decay: float = limited(0.01, at_least=0)
+    decay_norms: bool = True  # norms, other scales, and what the network names (no_weight_decay)
+    decay_biases: bool = True  # biases of all layers but norms
+    head_lr_mult: float = limited(1.0, at_least=0)  # LR of the classifier, times that of the trunk
+    head_weight_decay: float | None = limited(None, at_least=0)  # null: as in the trunk
+    # Factors on the LR by the beginning of the parameters' names, as in {blocks.0: 0.1}.
+    lr_mult: dict[str, float] = field(default_factory=dict, metadata={"at_least": 0})
+    # Factor on the LR from each layer to the one before it, for timm's networks; null: none.
+    layer_decay: float | None = limited(None, above=0, at_most=1)
+    lookahead: bool = False  # slow weights around it (arXiv:1907.08610)
+    lookahead_alpha: float = limited(0.5, above=0, at_most=1)  # how far the slow weights go
+    lookahead_k: int = limited(6, at_least=1)  # steps between two of theirs
+    lars: bool = False  # scale each layer's gradient to its weights (arXiv:1708.03888)
+    lars_trust_coef: float = limited(0.001, above=0)
+    lars_eps: float = limited(1e-8, at_least=0)
+    lars_clip: bool = False  # LARC: the local LR does not exceed lr
+    lars_always_adapt: bool = False  # groups without weight decay as well
 
     def check(self, settings: "Settings") -> None:
         """Raise ConfigError for settings that are right one by one but not together."""
+        for wrapper in ("lookahead", "lars"):
+            if not getattr(self, wrapper):
+                self._check_untouched(f"{wrapper}_", f"optimizer.{wrapper}=true")
+        if not self.has_weight_decay:
+            for key in ("weight_decay", "head_weight_decay"):
+                value = getattr(self, key)
+                if value:
+                    raise ConfigError(f"optimizer.{key}={value}: {self.name} has no weight decay")
+        decays = self.weight_decay or self.head_weight_decay
+        if self.lars and not (decays or self.lars_always_adapt):
+            raise ConfigError(
+                "optimizer.lars=true: leaves parameters without weight decay as they are, and there"
+                " is none (optimizer.lars_always_adapt=true adapts all)"
+            )
+
+    def _check_untouched(self, prefix: str, switch: str) -> None:
+        for entry in dataclasses.fields(self):
+            value = getattr(self, entry.name)
+            if entry.name.startswith(prefix) and value != entry.default:
+                shown = str(value).lower() if isinstance(value, bool) else value
+                raise ConfigError(f"optimizer.{entry.name}={shown}: acts with {switch} alone")
 
 
 @dataclass(frozen=True)
 class AdamPSettings(OptimizerSettings):
     name: Literal["adamp"] = "adamp"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
     delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
     wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class AdamSettings(OptimizerSettings):
+    name: Literal["adam"] = "adam"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
+    amsgrad: bool = False
+    fused: bool | None = None  # one kernel for all; null: torch decides
 
 
 @dataclass(frozen=True)
 class AdamWSettings(OptimizerSettings):
     name: Literal["adamw"] = "adamw"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
+    amsgrad: bool = False
+    fused: bool | None = None  # one kernel for all; null: torch decides
+
+
+@dataclass(frozen=True)
+class NAdamSettings(OptimizerSettings):
+    name: Literal["nadam"] = "nadam"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
+    momentum_decay: float = limited(0.004, at_least=0)
+    decoupled_weight_decay: bool = False
+
+
+@dataclass(frozen=True)
+class RAdamSettings(OptimizerSettings):
+    name: Literal["radam"] = "radam"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
+    decoupled_weight_decay: bool = False
 
 
 @dataclass(frozen=True)
 class LambSettings(OptimizerSettings):
     name: Literal["lamb"] = "lamb"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-6, at_least=0)
     # LAMB's own limit of the gradient's L2 norm, before its moments; null: none.
     max_grad_norm: float | None = limited(1.0, above=0)
+    trust_clip: bool = False  # the ratio of the norms is at most 1
+    bias_correction: bool = True
+    grad_averaging: bool = True  # the gradient times 1 - beta1 in the first moment
+    always_adapt: bool = False  # also without weight decay
+    decoupled_decay: bool = False
+    caution: bool = False  # leave out where the step and the gradient disagree
+
+
+@dataclass(frozen=True)
+class LionSettings(OptimizerSettings):
+    name: Literal["lion"] = "lion"
+    betas: tuple[float, float] = limited((0.9, 0.99), at_least=0, below=1)
+    caution: bool = False  # leave out where the step and the gradient disagree
 
 
 @dataclass(frozen=True)
 class SGDSettings(OptimizerSettings):
     name: Literal["sgd"] = "sgd"
     momentum: float = limited(0.9, at_least=0, below=1)
+    dampening: float = limited(0.0, at_least=0, below=1)
     nesterov: bool = True
 
     def check(self, settings: "Settings") -> None:
+        super().check(settings)
         if self.nesterov and not self.momentum:
             raise ConfigError("optimizer.momentum=0: must be above 0 with optimizer.nesterov=true")
+        if self.nesterov and self.dampening:
+            raise ConfigError(
+                f"optimizer.dampening={self.dampening}: must be 0 with optimizer.nesterov=true"
+            )
 
 
-OPTIMIZERS: dict[str, type[OptimizerSettings]] = {
-    "adamp": AdamPSettings,
-    "adamw": AdamWSettings,
-    "lamb": LambSettings,
-    "sgd": SGDSettings,
-}
+@dataclass(frozen=True)
+class MomentumSettings(SGDSettings):
+    name: Literal["momentum"] = "momentum"  # type: ignore[assignment]
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class NesterovSettings(SGDSettings):
+    name: Literal["nesterov"] = "nesterov"  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class SGDPSettings(SGDSettings):
+    name: Literal["sgdp"] = "sgdp"  # type: ignore[assignment]
+    eps: float = limited(1e-8, at_least=0)
+    delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
+    wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
+
+
+@dataclass(frozen=True)
+class LarsSettings(SGDSettings):
+    """SGD with LARS in one, from timm; `optimizer.lars=true` puts LARS around any optimizer."""
+
+    name: Literal["lars"] = "lars"  # type: ignore[assignment]
+    nesterov: bool = False
+    trust_coeff: float = limited(0.001, above=0)
+    eps: float = limited(1e-8, at_least=0)
+    trust_clip: bool = False  # LARC
+    always_adapt: bool = False  # also without weight decay
+
+
+@dataclass(frozen=True)
+class LarcSettings(LarsSettings):
+    name: Literal["larc"] = "larc"  # type: ignore[assignment]
+    trust_clip: bool = True
+
+
+@dataclass(frozen=True)
+class MuonSettings(OptimizerSettings):
+    """Weights of two dimensions and more by Muon, flattened to two; the rest by AdamW.
+
+    timm decides by the shape, so the classifier and embeddings are Muon's too; by AdamW are
+    biases, norms, depthwise kernels, and matrices with a side under 4 or 128 times the other.
+    """
+
+    name: Literal["muon"] = "muon"
+    momentum: float = limited(0.95, at_least=0, below=1)
+    nesterov: bool = False  # then NAdamW in the place of AdamW
+    ns_steps: int = limited(5, at_least=1)  # of the Newton-Schulz iteration
+    eps: float = limited(1e-7, above=0)
+    safety_factor: float = limited(1.0, above=0)  # on the norm before it
+    # How the LR depends on the shape: such that steps are as large as AdamW's; null: not at all.
+    adjust_lr_fn: str | None = "match_rms_adamw"
+    normalize_spatial: bool = True  # batched: by the number of pixels of the kernel
+    conv_mode: Literal["flatten", "batched"] = "flatten"  # kernels as one matrix, or one a pixel
+    betas: tuple[float, float] = limited((0.9, 0.95), at_least=0, below=1)  # of AdamW
+    fallback_lr_scale: float = limited(1.0, at_least=0)  # LR of AdamW, times lr
+
+
+@dataclass(frozen=True)
+class ScheduleFreeSettings(OptimizerSettings):
+    """Defazio et al. 2024, arXiv:2405.15682: AdamW that averages the weights it is tested with."""
+
+    name: Literal["schedulefree"] = "schedulefree"
+    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
+    eps: float = limited(1e-8, at_least=0)
+    warmup_steps: int = limited(0, at_least=0)
+    r: float = 0.0  # power of the step in the weights of the average
+    weight_lr_power: float = limited(2.0, at_least=0)  # power of the LR in them
+
+
+_WRITTEN: tuple[type[OptimizerSettings], ...] = (
+    AdamPSettings,
+    AdamWSettings,
+    LambSettings,
+    SGDSettings,
+    MomentumSettings,
+    NesterovSettings,
+    SGDPSettings,
+    AdamSettings,
+    NAdamSettings,
+    RAdamSettings,
+    LarsSettings,
+    LarcSettings,
+    LionSettings,
+    MuonSettings,
+    ScheduleFreeSettings,
+)
+
+
+class OptimizersByName(Mapping[str, type[OptimizerSettings]]):
+    """The settings of an optimizer by its name, in any spelling.
+
+    Iterating gives the names whose settings are written down here; any other name is looked up
+    in the registry, which imports the libraries, and its settings are made once.
+    """
+
+    def __init__(self, written: tuple[type[OptimizerSettings], ...]) -> None:
+        self._written = {kind().name: kind for kind in written}
+        self._made: dict[str, type[OptimizerSettings]] = {}
+
+    def __getitem__(self, name: str) -> type[OptimizerSettings]:
+        if squash(name) in self._written:
+            return self._written[squash(name)]
+        if squash(name) not in self._made:
+            self._made[squash(name)] = make_settings(name)
+        return self._made[squash(name)]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such an optimizer, installed or not."""
+        if not isinstance(name, str):
+            return False
+        if squash(name) in self._written or squash(name) in self._made:
+            return True
+        from autowu.trainer.optimizer_registry import canonical
+
+        try:
+            canonical(name)
+        except ValueError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._written)
+
+    def __len__(self) -> int:
+        return len(self._written)
+
+
+@dataclass(frozen=True)
+class SettingsFromRegistry(OptimizerSettings):
+    """Those that are made of what a class takes; the libraries are imported by then."""
+
+    def check(self, settings: "Settings") -> None:
+        from autowu.trainer.optimizer_traits import refusal
+
+        super().check(settings)
+        reason = refusal(self.name)
+        if reason:
+            raise ConfigError(reason)
+
+
+def make_settings(name: str) -> type[OptimizerSettings]:
+    """The settings of an optimizer, made of the keywords of its class.
+
+    What cannot be written in a config, such as functions and data types, is left out.
+
+    Raises:
+        KeyError: no optimizer has that name.
+        ConfigError: it is not installed; the message says how to.
+    """
+    from autowu.trainer.optimizer_registry import MissingPackage, canonical, parameters
+
+    try:
+        name = canonical(name)
+    except ValueError:
+        raise KeyError(name) from None
+    try:
+        taken = parameters(name)
+    except MissingPackage as error:
+        raise ConfigError(str(error)) from None
+    entries: list[tuple[str, Any, Any]] = [("name", str, name)]
+    if "weight_decay" not in taken:
+        entries.append(("weight_decay", float, limited(0.0, at_least=0)))
+    for key, each in taken.items():
+        kind = config_type(each.annotation, each.default)
+        if key in ("lr", "weight_decay") or kind is None:
+            continue
+        default = None if _is_infinite(each.default) else _plain(each.default)
+        entries.append((key, kind, default if not isinstance(default, dict) else dict))
+    made = dataclasses.make_dataclass(
+        "".join(word.capitalize() for word in name.split("_")) + "Settings",
+        entries,
+        bases=(SettingsFromRegistry,),
+        namespace={"has_weight_decay": "weight_decay" in taken, "__module__": __name__},
+        frozen=True,
+    )
+    return made
+
+
+def config_type(annotation: Any, default: Any) -> Any:
+    """The type of a setting, in the words of OmegaConf; None for what no config can hold.
+
+    Literals stay; otherwise the default decides, and the annotation whether null is allowed. A
+    number that is infinite by default may be null, which `optimizers.build` takes for infinite.
+    """
+    if get_origin(annotation) is Literal:
+        return annotation
+    options = get_args(annotation)
+    if default is None:
+        return _optional_type(options)
+    if _is_infinite(default):
+        return float | None
+    if isinstance(default, tuple | list):
+        kinds = {float if type(each) is int else type(each) for each in default}
+        if kinds == {float}:
+            return tuple[(float,) * len(default)]  # type: ignore[misc]
+        return Any if kinds <= {float, str, bool, NoneType} else None
+    for kind in (bool, int, float, str):
+        if isinstance(default, kind):
+            # An integer default of what is no integer: momentum=0.
+            is_number = kind is int and int not in (*options, annotation)
+            chosen: Any = float if is_number and not isinstance(default, IntEnum) else kind
+            return chosen | None if NoneType in options else chosen
+    return None
+
+
+def _optional_type(options: tuple[Any, ...]) -> Any:
+    """The type of a setting that is null by default; not annotated: anything."""
+    if not options:
+        return Any
+    others = [kind for kind in options if kind not in (bool, int, float, str, NoneType)]
+    if any(get_origin(kind) not in (tuple, list) for kind in others):
+        return None  # functions, data types, process groups
+    plain = [kind for kind in (float, bool, int, str) if kind in options]
+    return plain[0] | None if plain and not others else Any
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, float) and math.isinf(value)
+
+
+def _plain(value: Any) -> Any:
+    """A default as a config can hold it; tuples of numbers have floats alone."""
+    if isinstance(value, IntEnum):
+        return int(value)
+    if isinstance(value, tuple | list):
+        return tuple(float(each) if type(each) is int else each for each in value)
+    return value
+
+
+OPTIMIZERS = OptimizersByName(_WRITTEN)

@@ -4,6 +4,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from autowu.trainer.schedules import Schedule
 
 
@@ -19,6 +21,7 @@ class Progress:
     test_accuracy: float = 0.0  # % after the last epoch
     best_test_accuracy: float = 0.0  # % after the best epoch
     best_epoch: int = 0  # 0: none yet
+    ema_test_accuracy: float | None = None  # % after the last epoch, of the average of the weights
     epoch_seconds: float = 0.0  # of the epoch under way, spent on optimizer steps
     epoch_wait_seconds: float = 0.0  # of those, spent waiting for data
     train_seconds: float = 0.0  # spent on optimizer steps, over all sessions
@@ -40,6 +43,8 @@ class Progress:
         test_accuracy: float,
         evaluation_seconds: float,
         gradient_norm: float,
+        ema_test_accuracy: float | None = None,
+        layer_norms: dict[str, tuple[Tensor, Tensor]] | None = None,
         scheduler: Schedule,
         restored_step: int | None,
         batch_size: int,
@@ -51,6 +56,8 @@ class Progress:
             test_accuracy: after it, in %.
             evaluation_seconds: that this took.
             gradient_norm: L2, at the last step of the epoch.
+            ema_test_accuracy: of the moving average of the weights, in %; None: there is none.
+            layer_norms: L2 norms of each parameter and of its gradient at that step, if measured.
             scheduler: after the epoch.
             restored_step: of the snapshot that the divergence guard put back, if it did.
             batch_size: images per optimizer step.
@@ -85,6 +92,13 @@ class Progress:
                 "gpu_memory_gib": gpu_memory,
             },
         }
+        if ema_test_accuracy is not None:
+            self.ema_test_accuracy = metrics["ema_test_accuracy"] = ema_test_accuracy
+        if layer_norms is not None:
+            metrics["layer_norms"] = {
+                name: {"weight": float(weight), "gradient": float(gradient)}
+                for name, (weight, gradient) in layer_norms.items()
+            }
         self.epoch_losses = []
         self.epoch_seconds = self.epoch_wait_seconds = 0.0
         return metrics

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autowu.trainer.checkpoint import check_same_settings, load_checkpoint
+from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import to_dict, to_yaml
 from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import CheckpointError
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.settings import Settings, run_name
@@ -25,12 +27,34 @@ def find_run(settings: Settings) -> FoundRun:
         CheckpointError: there is a checkpoint, and it cannot be used; nothing was changed.
     """
     run = RunDirectory(Path(settings.output_dir) / run_name(settings))
+    if settings.schedule.name == "lr_range_test":
+        return _find_range_test(run, settings)
     checkpoint = run.find_checkpoint(settings.resume)
     if checkpoint is None:
         return FoundRun(run)
     saved = load_checkpoint(checkpoint)
     check_same_settings(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
+
+
+def _find_range_test(run: RunDirectory, settings: Settings) -> FoundRun:
+    """A range test is short: it is finished, or begins again; it never takes a run's place."""
+    if settings.resume not in ("auto", "never"):
+        raise CheckpointError(
+            f"resume={settings.resume}: a range test cannot be continued, it must be auto or never"
+        )
+    if settings.resume == "never":
+        return FoundRun(run)
+    if run.last.exists():
+        raise CheckpointError(
+            f"{run.path}: already holds a run (choose another name=..., or resume=never to replace"
+            " it)"
+        )
+    summary = run.read_summary()
+    if summary is not None:
+        saved = to_dict(build_settings([run.config], []))
+        check_same_settings(run.config, saved, to_dict(settings))
+    return FoundRun(run, summary=summary)
 
 
 def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) -> None:

@@ -8,6 +8,7 @@ summary.json    the result, written when the run is finished
 schedule.png    the loss, the tests and the LR
 last.pt         the state that the run goes on from
 best.pt         the weights of the best epoch
+lr_range_test.* the curve of a range test, and its plot
 resumed_from    the checkpoint that the run began with, when that is another run's
 wandb_id        by which Weights & Biases knows the run, when it watches
 """
@@ -34,6 +35,7 @@ class RunDirectory:
         self.steps = path / "steps.csv"
         self.summary = path / "summary.json"
         self.plot = path / "schedule.png"
+        self.range_test_plot = path / "lr_range_test.png"
         self.last = path / "last.pt"
         self.best = path / "best.pt"
         self.wandb_id = path / "wandb_id"
@@ -76,7 +78,8 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._write(self.steps, STEPS_HEADER)  # first: it marks the folder as a run's
             results = (self.summary, self.plot, self.last, self.best, self.metrics)
-            for file in (*results, self.wandb_id, self.origin):
+            range_test = self.path.glob("lr_range_test.*")
+            for file in (*results, *range_test, self.wandb_id, self.origin):
                 file.unlink(missing_ok=True)
             self._write(self.config, config)
         except OSError as error:

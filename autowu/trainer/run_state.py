@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from autowu.trainer.progress import Progress
 from autowu.trainer.random_state import get_random_state, set_random_state
 from autowu.trainer.schedules import Schedule
 
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
+
 
 @dataclass
 class RunState:
@@ -24,11 +27,32 @@ class RunState:
     scaler: torch.amp.GradScaler
     guard: DivergenceGuard
     progress: Progress
+    average: "ModelEmaV3 | None" = None  # moving average of the weights
+    # The weights that the last evaluation saw, on the CPU, where training goes on from others.
+    evaluated: dict[str, Any] | None = None
 
     @property
     def is_sweeping(self) -> bool:
         """Whether AutoWU still looks for the LR, and deals with losses that are not finite."""
         return isinstance(self.scheduler, AutoWU) and self.scheduler.phase is Phase.WARMUP
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The weights that whoever loads them wants: those that were evaluated, if others train."""
+        return self.network.state_dict() if self.evaluated is None else self.evaluated
+
+    def update_average(self, step: int, restart: bool, skipped: bool) -> None:
+        """Let the average follow the weights, or start it again from weights that came back.
+
+        Its decay grows to what was asked for as `1 - (1 + step) ** (-2 / 3)`, timm's warmup, so
+        that a short run does not end with the weights that it began with.
+        """
+        if self.average is None or (skipped and not restart):
+            return
+        if restart:
+            self.average.set(self.network)
+        else:
+            self.average.update(self.network, step)
 
     def gather(self, ranks: Ranks) -> dict[str, Any]:
         """The whole state, of plain values and tensors; complete on the first rank alone.
@@ -42,7 +66,9 @@ class RunState:
         }
         return {
             "progress": asdict(self.progress),
-            "model": self.network.state_dict(),
+            "model": self.model,
+            "training_model": None if self.evaluated is None else self.network.state_dict(),
+            "average": None if self.average is None else self.average.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": own["scheduler"],
             "scaler": self.scaler.state_dict(),
@@ -62,7 +88,11 @@ class RunState:
         same_ranks = len(saved["ranks"]) == ranks.world_size
         own = saved["ranks"][ranks.rank if same_ranks else 0]
         try:
-            self.network.load_state_dict(saved["model"])
+            trained = saved["training_model"]
+            self.network.load_state_dict(saved["model"] if trained is None else trained)
+            self.evaluated = None if trained is None else saved["model"]
+            if self.average is not None:
+                self.average.module.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
             self.guard.load_state_dict(saved["guard"])

@@ -1,13 +1,28 @@
-"""The settings of each schedule of train.py, by name. Torch is not imported here."""
+"""The settings of each schedule of train.py, by name. Torch is not imported here.
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+Whatever can be said about a schedule from its settings alone is checked here, once: `train.py`
+asks `check`, and `autowu.trainer.schedules.create` asks `check_values`.
+"""
 
+import math
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from autowu.settings import COOLDOWN_DECAYS, Decay
+from autowu.trainer.composite import read_pieces
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.limits import closest, limited
+from autowu.trainer.limits import closest, limited, squash
 
 if TYPE_CHECKING:
     from autowu.trainer.settings import Settings
+
+
+def refuse(key: str, value: Any, reason: str) -> NoReturn:
+    """Raise ConfigError: `schedule.key=value: reason`."""
+    shown = "null" if value is None else value
+    raise ConfigError(f"schedule.{key}={shown}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -18,21 +33,47 @@ class ScheduleSettings:
 
     def check(self, settings: "Settings") -> None:
         """Raise ConfigError for settings that are right one by one but not together."""
+        if settings.optimizer.lr is None:
+            raise ConfigError(
+                f"optimizer.lr=null: schedule.name={self.name} needs the peak LR,"
+                " for example optimizer.lr=0.001"
+            )
+        self.check_values(settings.epochs)
+
+    def check_values(self, epochs: int) -> None:
+        """The same for what the schedule's own settings and the length of the run decide."""
 
 
 @dataclass(frozen=True)
-class AutoWUSettings(ScheduleSettings):
+class FindsLRSettings(ScheduleSettings):
+    """A schedule that looks for the LR itself, and so refuses one."""
+
+    min_lr: float = limited(1e-5, above=0)  # LR at step 0
+    max_lr: float = limited(1.0, above=0)  # LR that the sweep would reach at its last step
+
+    def check(self, settings: "Settings") -> None:
+        if settings.optimizer.lr is not None:
+            raise ConfigError(
+                f"optimizer.lr={settings.optimizer.lr}: schedule.name={self.name} finds the LR"
+                " itself (set schedule.min_lr and schedule.max_lr, or optimizer.lr=null)"
+            )
+        self.check_values(settings.epochs)
+
+    def check_values(self, epochs: int) -> None:
+        if self.min_lr >= self.max_lr:
+            refuse("min_lr", self.min_lr, f"must be below schedule.max_lr={self.max_lr}")
+
+
+@dataclass(frozen=True)
+class AutoWUSettings(FindsLRSettings):
     """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults."""
 
     name: Literal["autowu"] = "autowu"
-    min_lr: float = limited(1e-5, above=0)  # LR at step 0
-    max_lr: float = limited(1.0, above=0)  # LR that the sweep would reach at its last step
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
     growth: Literal["exponential", "linear"] = "exponential"
-    decay: Literal["cosine", "constant_cosine"] = "cosine"
-    cooldown_fraction: float = limited(
-        0.2, above=0, at_most=1
-    )  # of all steps, constant_cosine only
+    decay: Decay = "cosine"
+    # Of all steps; of constant_cosine and the two wsd only.
+    cooldown_fraction: float = limited(0.2, above=0, at_most=1)
     patience: int = limited(3, at_least=1)  # positive tests in a row that end the warmup
     confidence: float = limited(0.95, above=0, below=1)  # a probability
     num_tests: int = limited(5, at_least=1)  # random subsets of the losses that vote in one test
@@ -44,62 +85,318 @@ class AutoWUSettings(ScheduleSettings):
     grid_size: int = limited(500, at_least=2)  # points at which the fitted curve is looked at
     seed: int = limited(0, at_least=0)  # of the random subsets
 
-    def check(self, settings: "Settings") -> None:
-        if settings.optimizer.lr is not None:
-            raise ConfigError(
-                f"optimizer.lr={settings.optimizer.lr}: schedule.name=autowu finds the LR itself"
-                " (set schedule.min_lr and schedule.max_lr, or optimizer.lr=null)"
-            )
-        if self.min_lr >= self.max_lr:
-            raise ConfigError(
-                f"schedule.min_lr={self.min_lr}: must be below schedule.max_lr={self.max_lr}"
-            )
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
         interval = self.test_interval
         if isinstance(interval, str) and interval not in ("auto", "epoch"):
-            raise ConfigError(
-                f"schedule.test_interval={interval}: must be auto, epoch or an integer (steps)"
-                f"{closest(interval, ['auto', 'epoch'])}"
-            )
+            near = closest(interval, ["auto", "epoch"])
+            refuse("test_interval", interval, f"must be auto, epoch or an integer (steps){near}")
         ignored = self.cooldown_fraction != AutoWUSettings.cooldown_fraction
-        if ignored and self.decay != "constant_cosine":
-            raise ConfigError(
-                f"schedule.cooldown_fraction={self.cooldown_fraction}: acts only with"
-                f" schedule.decay=constant_cosine, not with {self.decay}"
+        if ignored and self.decay not in COOLDOWN_DECAYS:
+            refuse(
+                "cooldown_fraction",
+                self.cooldown_fraction,
+                f"acts only with schedule.decay={' or '.join(COOLDOWN_DECAYS)},"
+                f" not with {self.decay}",
             )
 
 
 @dataclass(frozen=True)
-class WarmupCosineSettings(ScheduleSettings):
+class PeakSettings(ScheduleSettings):
+    """What every schedule has whose peak is `optimizer.lr`."""
+
+    update: Literal["step", "epoch"] = "step"  # when the LR changes
+    scale_lr: Literal["none", "linear", "sqrt"] = "none"  # with batch_size / base_batch_size
+    # Images per optimizer step that optimizer.lr is meant for.
+    base_batch_size: int = limited(256, at_least=1)
+
+    def check_values(self, epochs: int) -> None:
+        ignored = self.base_batch_size != PeakSettings.base_batch_size
+        if ignored and self.scale_lr == "none":
+            refuse(
+                "base_batch_size",
+                self.base_batch_size,
+                "acts only with schedule.scale_lr=linear or sqrt, not with none",
+            )
+
+
+@dataclass(frozen=True)
+class WarmupSettings(PeakSettings):
+    """What every schedule has that may begin with a warmup; it ends where the curve is by then."""
+
+    warmup_epochs: float | None = limited(0.0, at_least=0)  # null: min(5, 10 % of epochs)
+    warmup: Literal["linear", "exponential"] = "linear"
+    # First LR over that at the end of the warmup; null: 1 / (its steps + 1), exponential 0.01.
+    warmup_start_ratio: float | None = limited(None, at_least=0, at_most=1)
+
+    def warmup_length(self, epochs: int) -> float:
+        """Epochs of warmup, whole ones where the LR changes every epoch."""
+        if self.warmup_epochs is not None:
+            return self.warmup_epochs
+        length = min(5, 0.1 * epochs)
+        return round(length) if self.update == "epoch" else length
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        length = self.warmup_epochs
+        if length is not None and length >= epochs:
+            refuse("warmup_epochs", f"{length:g}", f"must be below epochs={epochs}")
+        if length is not None and self.update == "epoch" and length != int(length):
+            refuse("warmup_epochs", length, "must be a whole number with schedule.update=epoch")
+        for key, default in (("warmup", "linear"), ("warmup_start_ratio", None)):
+            value = getattr(self, key)
+            if length == 0 and value != default:
+                refuse(key, value, f"acts only with a warmup, and schedule.warmup_epochs={length}")
+        if self.warmup == "exponential" and self.warmup_start_ratio == 0:
+            refuse("warmup_start_ratio", 0, "must be above 0 with schedule.warmup=exponential")
+
+
+@dataclass(frozen=True)
+class FallsToEndSettings(WarmupSettings):
+    """A curve that spans what is left after the warmup, and goes to an end."""
+
+    end_lr_ratio: float = limited(0.0, at_least=0, at_most=1)  # LR at the end over the peak LR
+
+
+@dataclass(frozen=True)
+class WarmupCosineSettings(FallsToEndSettings):
     """The paper's baseline: a linear warmup to the peak LR, then a cosine."""
 
     name: Literal["warmup_cosine"] = "warmup_cosine"
     warmup_epochs: float | None = limited(None, at_least=0)  # null: min(5, 10 % of epochs)
-    end_lr_ratio: float = limited(0.0, at_least=0, at_most=1)  # LR at the end over the peak LR
-    scale_lr: Literal["none", "linear", "sqrt"] = "none"  # with batch_size / base_batch_size
-    base_batch_size: int = limited(
-        256, at_least=1
-    )  # images per step that optimizer.lr is meant for
 
-    def check(self, settings: "Settings") -> None:
-        if settings.optimizer.lr is None:
-            raise ConfigError(
-                "optimizer.lr=null: schedule.name=warmup_cosine needs the peak LR,"
-                " for example optimizer.lr=0.001"
-            )
-        if self.warmup_epochs is not None and self.warmup_epochs >= settings.epochs:
-            raise ConfigError(
-                f"schedule.warmup_epochs={self.warmup_epochs:g}: must be below"
-                f" epochs={settings.epochs}"
-            )
-        ignored = self.base_batch_size != WarmupCosineSettings.base_batch_size
-        if ignored and self.scale_lr == "none":
-            raise ConfigError(
-                f"schedule.base_batch_size={self.base_batch_size}: acts only with"
-                " schedule.scale_lr=linear or sqrt, not with none"
-            )
+
+@dataclass(frozen=True)
+class CosineSettings(FallsToEndSettings):
+    name: Literal["cosine"] = "cosine"
+
+
+@dataclass(frozen=True)
+class ConstantSettings(WarmupSettings):
+    name: Literal["constant"] = "constant"
+
+
+@dataclass(frozen=True)
+class MultistepSettings(WarmupSettings):
+    """Drops at milestones, which are counted from the start of the run, warmup included."""
+
+    name: Literal["multistep"] = "multistep"
+    # Epochs, ascending; none: half and three quarters of the run.
+    milestones: tuple[float, ...] = limited((), above=0)
+    gamma: float = limited(0.1, at_least=0)  # factor of a drop
+    # LR after each milestone over the peak LR, in place of gamma; none: gamma decides.
+    factors: tuple[float, ...] = limited((), at_least=0)
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        milestones = list(self.milestones)
+        if any(first >= second for first, second in pairwise(milestones)):
+            refuse("milestones", milestones, "must be in ascending order, none of them twice")
+        if milestones and milestones[-1] >= epochs:
+            refuse("milestones", milestones, f"must be below epochs={epochs}")
+        num_drops = len(milestones or (1, 2))
+        if self.factors and len(self.factors) != num_drops:
+            reason = f"must be {num_drops} numbers, one for each of schedule.milestones"
+            refuse("factors", list(self.factors), reason)
+        if self.factors and self.gamma != MultistepSettings.gamma:
+            refuse("gamma", self.gamma, "does not act beside schedule.factors")
+
+
+@dataclass(frozen=True)
+class StepSettings(WarmupSettings):
+    """Drops by one factor after equal times, counted from the start of the run."""
+
+    name: Literal["step"] = "step"
+    step_epochs: float | None = limited(None, above=0)  # null: a third of the run
+    gamma: float = limited(0.1, at_least=0)  # factor of a drop
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        if self.step_epochs is not None and self.step_epochs >= epochs:
+            refuse("step_epochs", f"{self.step_epochs:g}", f"must be below epochs={epochs}")
+
+
+@dataclass(frozen=True)
+class ExponentialSettings(WarmupSettings):
+    """The same factor every step, over what is left after the warmup."""
+
+    name: Literal["exponential"] = "exponential"
+    gamma: float | None = limited(None, above=0)  # factor of an epoch; null: end_lr_ratio decides
+    end_lr_ratio: float | None = limited(None, above=0)  # over the peak LR; both null: 0.001
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        if self.gamma is not None and self.end_lr_ratio is not None:
+            refuse("end_lr_ratio", self.end_lr_ratio, "does not act beside schedule.gamma")
+
+
+@dataclass(frozen=True)
+class LinearSettings(FallsToEndSettings):
+    name: Literal["linear"] = "linear"
+
+
+@dataclass(frozen=True)
+class PolynomialSettings(FallsToEndSettings):
+    name: Literal["polynomial"] = "polynomial"
+    power: float = limited(2.0, above=0)  # 1: linear; 2: the large-batch recipe of LARS
+
+
+@dataclass(frozen=True)
+class InverseSqrtSettings(WarmupSettings):
+    name: Literal["inverse_sqrt"] = "inverse_sqrt"
+    # Epochs after which the LR has fallen by sqrt(2). null: the length of the warmup, as for the
+    # Transformer; without one a hundredth of the run.
+    timescale_epochs: float | None = limited(None, above=0)
+
+
+@dataclass(frozen=True)
+class OneCycleSettings(WarmupSettings):
+    """The keywords of PyTorch's OneCycleLR; the peak is `optimizer.lr`."""
+
+    name: Literal["onecycle"] = "onecycle"
+    div_factor: float = limited(25.0, above=0)  # peak over the first LR
+    final_div_factor: float = limited(1e4, above=0)  # first over the last LR
+    pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
+    anneal: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False  # fall to the first LR in as many steps as the rise, then on
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        if self.three_phase and self.pct_start > 0.5:
+            refuse("pct_start", self.pct_start, "must be at most 0.5 with schedule.three_phase")
+
+
+@dataclass(frozen=True)
+class CosineRestartsSettings(FallsToEndSettings):
+    name: Literal["cosine_restarts"] = "cosine_restarts"
+    cycle_epochs: float | None = limited(None, above=0)  # of the first cycle
+    num_cycles: int | None = limited(None, at_least=1)  # both null: 3
+    cycle_mult: float = limited(1.0, at_least=1)  # length of a cycle over that of the one before
+    wave: Literal["half", "full"] = "half"  # full: comes up again without a jump
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        if self.cycle_epochs is not None and self.num_cycles is not None:
+            refuse("num_cycles", self.num_cycles, "does not act beside schedule.cycle_epochs")
+        if (self.num_cycles or 0) * math.log(self.cycle_mult) > math.log(1e9):
+            reason = f"must be fewer: with schedule.cycle_mult={self.cycle_mult:g} the first of"
+            refuse("num_cycles", self.num_cycles, f"{reason} them would be no step long")
+
+
+@dataclass(frozen=True)
+class PlateauSettings(WarmupSettings):
+    """PyTorch's ReduceLROnPlateau on the mean training loss of each epoch.
+
+    `update` concerns its warmup alone: the rest changes at ends of epochs.
+    """
+
+    name: Literal["plateau"] = "plateau"
+    factor: float = limited(0.1, at_least=0, below=1)  # of a drop
+    patience: int = limited(10, at_least=0)  # epochs without an improvement that change nothing
+    threshold: float = limited(1e-4, at_least=0, below=1)  # of the best loss, to be an improvement
+    cooldown: int = limited(0, at_least=0)  # epochs after a drop that are not counted
+    min_lr: float = limited(0.0, at_least=0)  # that no drop goes below
+
+
+@dataclass(frozen=True)
+class CompositeSettings(PeakSettings):
+    """Curves one after the other; `autowu.trainer.composite` says what an entry may hold."""
+
+    name: Literal["composite"] = "composite"
+    # {name, length, interval: rescaled or fixed, start, end, keywords of the curve}
+    curves: list[Any] = field(default_factory=list)
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        read_pieces(self.curves)
+
+
+@dataclass(frozen=True)
+class WSDSettings(FallsToEndSettings):
+    """Warmup, stable, decay."""
+
+    name: Literal["wsd"] = "wsd"
+    cooldown_fraction: float = limited(0.2, above=0, at_most=1)  # of the run
+    shape: Literal["linear", "one_minus_sqrt"] = "one_minus_sqrt"  # of the cooldown
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        left = 1 - self.warmup_length(epochs) / epochs
+        if self.cooldown_fraction > left + 1e-9:
+            reason = f"must be at most {left:g}, what the warmup leaves of the run"
+            refuse("cooldown_fraction", self.cooldown_fraction, reason)
+
+
+@dataclass(frozen=True)
+class RangeTestSettings(FindsLRSettings):
+    """A short sweep that trains nothing and suggests an LR (Smith 2017, arXiv:1506.01186)."""
+
+    min_lr: float = limited(1e-7, above=0)  # LR of the first step
+    max_lr: float = limited(10.0, above=0)  # LR of the last step
+    # Optimizer steps. Ours: the smoothed loss trails by some ten of them, so of the 100 that are
+    # common practice the suggestion comes half a decade late.
+    num_steps: int = limited(300, at_least=2)
+    growth: Literal["exponential", "linear"] = "exponential"
+    stop_factor: float = limited(4.0, above=1)  # loss over the lowest one, at which it is over
+    smoothing: float = limited(0.9, at_least=0, below=1)  # weight of the past in the loss
+
+
+@dataclass(frozen=True)
+class LRRangeTestSettings(RangeTestSettings):
+    name: Literal["lr_range_test"] = "lr_range_test"
+
+
+@dataclass(frozen=True)
+class RangeTestOneCycleSettings(RangeTestSettings):
+    """A range test, then a one-cycle with the LR that it suggests as its peak."""
+
+    name: Literal["range_test_onecycle"] = "range_test_onecycle"
+    suggestion: Literal["steepest", "valley"] = "valley"  # which LR becomes the peak
+    div_factor: float = limited(25.0, above=0)  # peak over the first LR
+    final_div_factor: float = limited(1e4, above=0)  # first over the last LR
+    pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
+    anneal: Literal["cos", "linear"] = "cos"
+    three_phase: bool = False  # fall to the first LR in as many steps as the rise, then on
+
+    def check_values(self, epochs: int) -> None:
+        super().check_values(epochs)
+        if self.three_phase and self.pct_start > 0.5:
+            refuse("pct_start", self.pct_start, "must be at most 0.5 with schedule.three_phase")
 
 
 SCHEDULES: dict[str, type[ScheduleSettings]] = {
     "autowu": AutoWUSettings,
     "warmup_cosine": WarmupCosineSettings,
+    "cosine": CosineSettings,
+    "constant": ConstantSettings,
+    "multistep": MultistepSettings,
+    "step": StepSettings,
+    "exponential": ExponentialSettings,
+    "linear": LinearSettings,
+    "polynomial": PolynomialSettings,
+    "inverse_sqrt": InverseSqrtSettings,
+    "onecycle": OneCycleSettings,
+    "cosine_restarts": CosineRestartsSettings,
+    "plateau": PlateauSettings,
+    "composite": CompositeSettings,
+    "wsd": WSDSettings,
+    "lr_range_test": LRRangeTestSettings,
+    "range_test_onecycle": RangeTestOneCycleSettings,
 }
+
+
+def canonical(name: str) -> str:
+    """The usual spelling of a schedule's name, in which case, `-` and `_` do not matter.
+
+    Raises:
+        ValueError: no schedule is called so; with the nearest names.
+
+    >>> canonical("One-Cycle"), canonical("warmupCosine")
+    ('onecycle', 'warmup_cosine')
+    """
+    usual = {squash(known): known for known in SCHEDULES}
+    if squash(name) in usual:
+        return usual[squash(name)]
+    near = get_close_matches(squash(name), usual, n=3, cutoff=0.4)
+    hint = f" (did you mean {' or '.join(usual[each] for each in near)}?)" if near else ""
+    raise ValueError(f"schedule.name={name}: must be one of {', '.join(SCHEDULES)}{hint}")

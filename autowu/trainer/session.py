@@ -12,10 +12,14 @@ from autowu.trainer.data import ImageData
 from autowu.trainer.display import Display
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import Interrupted
+from autowu.trainer.evaluation_weights import weights_to_evaluate
+from autowu.trainer.guard import to_host
 from autowu.trainer.journal import Journal
 from autowu.trainer.loop import evaluate, train_epoch
+from autowu.trainer.nonfinite import explained
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
+from autowu.trainer.schedules import PlateauSchedule
 from autowu.trainer.settings import Settings, run_name
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
@@ -52,7 +56,7 @@ def run_to_the_end(
             speaks=ranks.is_main,
         )
     screen = Display(settings.epochs, images.steps_per_epoch, progress.step, speaks=ranks.is_main)
-    with tracker, screen:
+    with tracker, screen, explained(state.network):
         while progress.epoch < settings.epochs:
             batches = images.train_batches(progress.epoch, progress.epoch_step)
             stopping = train_epoch(
@@ -68,7 +72,7 @@ def run_to_the_end(
             stopping = stopping or ranks.any(stop.received is not None)  # during the evaluation
             ranks.on_main(partial(run.append_metrics, metrics))
             if progress.best_epoch == progress.epoch:
-                ranks.on_main(lambda: save_weights(run.best, state.network, progress))
+                ranks.on_main(partial(save_weights, run.best, state.model, progress))
             is_last = progress.epoch == settings.epochs
             if is_last or stopping or checkpoints.is_due_after_epoch(progress):
                 checkpoints.save(state)
@@ -93,15 +97,26 @@ def finish_epoch(
 ) -> dict[str, Any]:
     """Evaluate, count the epoch, and give its line of metrics.jsonl."""
     started = time.perf_counter()
-    accuracy = evaluate(state.network, images.test_batches(), precision, ranks)
+    network, epoch = state.network, state.progress.epoch
+    with weights_to_evaluate(network, state.optimizer, images, epoch, precision) as differ:
+        accuracy = evaluate(network, images.test_batches(), precision, ranks)
+        state.evaluated = to_host(network.state_dict()) if differ else None
+    ema_accuracy = None
+    if state.average is not None:
+        ema_accuracy = evaluate(state.average.module, images.test_batches(), precision, ranks)
     on_gpu = ranks.device.type == "cuda"
     assert take_step.gradient_norm is not None
-    return state.progress.epoch_done(
+    metrics = state.progress.epoch_done(
         test_accuracy=accuracy,
+        ema_test_accuracy=ema_accuracy,
         evaluation_seconds=time.perf_counter() - started,
         gradient_norm=float(take_step.gradient_norm),
+        layer_norms=take_step.layer_norms,
         scheduler=state.scheduler,
         restored_step=state.guard.restored_step,
         batch_size=images.batch_size,
         gpu_memory=torch.cuda.max_memory_allocated(ranks.device) / 2**30 if on_gpu else None,
     )
+    if isinstance(state.scheduler, PlateauSchedule):
+        state.scheduler.end_epoch(metrics["train_loss"])
+    return metrics

@@ -5,6 +5,7 @@ arguments into them. A setting exists only when it acts, so that nothing a user 
 Torch is not imported, so that a config can be checked in a blink.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -135,6 +136,9 @@ class Settings:
     epochs: int = limited(30, at_least=1)  # passes over the training images
     accumulate: int = limited(1, at_least=1)  # forward passes of a rank per optimizer step
     clip_grad_norm: float | None = limited(None, above=0)  # largest L2 norm of the gradient
+    clip_grad_value: float | None = limited(None, above=0)  # largest absolute value in the gradient
+    # Decay of an exponential moving average of the weights (timm's), which is tested beside them.
+    ema_decay: float | None = limited(None, above=0, below=1)
     label_smoothing: float = limited(0.0, at_least=0, below=1)  # of the training loss
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the forward pass; weights stay fp32
     compile: bool = False  # torch.compile the network
@@ -147,6 +151,8 @@ class Settings:
     # Steps between two looks at the losses: they are averaged over the ranks and written then, and
     # a signal is answered.
     log_every: int = limited(20, at_least=1)
+    layer_norms: bool = False  # L2 norms of each parameter and its gradient in metrics.jsonl
+    check_finite: bool = False  # stop at the first value that is not finite, with its layer; slow
     output_dir: str = "runs"  # folder of the run directories
     name: str | None = None  # of the run directory; null: made of the settings
     resume: str = "auto"  # auto, never, or the path of a checkpoint or a run directory
@@ -155,10 +161,10 @@ class Settings:
 
 SECTIONS = ("data", "model", "optimizer", "schedule", "tracking")  # the nested fields of Settings
 # Sections whose `name` decides which other settings they have.
-VARIANTS: dict[str, dict[str, type]] = {
-    "data": dict(DATA_SETS),
-    "optimizer": dict(OPTIMIZERS),
-    "schedule": dict(SCHEDULES),
+VARIANTS: dict[str, Mapping[str, type]] = {
+    "data": DATA_SETS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
 }
 
 

@@ -1,5 +1,6 @@
 """One optimizer step: micro-batches forward and backward, precision, clipping, skipped steps."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autowu.trainer.data import Batch
+from autowu.trainer.errors import ConfigError
+from autowu.trainer.nonfinite import FiniteCheck
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast; fp32 needs none
 
@@ -25,7 +28,11 @@ class OptimizerStep:
         precision: `fp32`; `bf16` or `fp16` for forward passes under autocast, the latter with a
             loss that is scaled so that small gradients survive.
         clip_grad_norm: largest L2 norm of the gradient of all parameters; None: no limit.
+        clip_grad_value: largest absolute value of an element of the gradient; None: no limit.
         label_smoothing: of the cross-entropy (Szegedy et al. 2016).
+        layer_norms: measure the norms of every parameter and its gradient when the gradient is.
+        check_finite: stop at the first value that is not finite; waits for the device every step.
+        create_graph: keep the graph of the gradient, for optimizers that look at the curvature.
     """
 
     def __init__(
@@ -35,22 +42,49 @@ class OptimizerStep:
         *,
         precision: str = "fp32",
         clip_grad_norm: float | None = None,
+        clip_grad_value: float | None = None,
         label_smoothing: float = 0.0,
+        layer_norms: bool = False,
+        check_finite: bool = False,
+        create_graph: bool = False,
     ) -> None:
         self.replica = replica
         self.optimizer = optimizer
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
+        self.clip_grad_value = clip_grad_value
         self.label_smoothing = label_smoothing
+        self.create_graph = create_graph
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device
+        if create_graph and (self._ddp is not None or precision == "fp16"):
+            # DistributedDataParallel copies gradients into buckets, where their graphs end.
+            raise ConfigError(
+                f"optimizer.name: {type(optimizer).__name__} looks at the curvature of the loss,"
+                " which needs a single rank, and precision=fp32 or bf16"
+            )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.skipped = False  # whether the scaler left the last step out
         self.gradient_norm: Tensor | None = None  # of the last step that measured it, unclipped
+        # L2 norms by parameter, (its own, its gradient's): of the last step that measured them.
+        self.layer_norms: dict[str, tuple[Tensor, Tensor]] | None = {} if layer_norms else None
+        self.without_gradient: list[str] | None = None  # parameters, known after the first step
+        self.finite_check = FiniteCheck(self._network) if check_finite else None
         optimizer.register_step_post_hook(self._note_step)
 
-    def __call__(self, micro_batches: Sequence[Batch], measure_gradient: bool = False) -> Tensor:
-        """Returns the loss before the step, averaged over the micro-batches: 0-d, no graph."""
+    def __call__(
+        self, micro_batches: Sequence[Batch], measure_gradient: bool = False, step: int = 0
+    ) -> Tensor:
+        """Take one step.
+
+        Args:
+            micro_batches: of this rank.
+            measure_gradient: keep the gradient's norm, and those of the layers if asked for.
+            step: optimizer steps done before, for messages.
+
+        Returns:
+            The loss before the step, averaged over the micro-batches: 0-d, no graph.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         # A forward pass that overflows ruins running statistics, whatever becomes of the step.
         buffers = self._copy_buffers() if self.scaler.is_enabled() else []
@@ -61,12 +95,20 @@ class OptimizerStep:
                 logits = forward(self.replica, images, self.precision)
                 part = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
                 part = part / num_parts if num_parts > 1 else part
-                self.scaler.scale(part).backward()
+                self._backward(part)
             loss = part.detach() if loss is None else loss + part.detach()
         assert loss is not None
-        if self.clip_grad_norm is not None or measure_gradient:
+        if self.without_gradient is None:
+            self.without_gradient = self._find_without_gradient()
+        if self.finite_check is not None:
+            self.finite_check.check(step, with_gradients=not self.scaler.is_enabled())
+        clips = self.clip_grad_norm is not None or self.clip_grad_value is not None
+        if clips or measure_gradient:
             self.scaler.unscale_(self.optimizer)
-            self._measure_and_clip()
+        if self.clip_grad_norm is not None or measure_gradient:
+            self._measure_and_clip(measure_gradient)
+        if self.clip_grad_value is not None:
+            nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
         self.skipped = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -93,6 +135,12 @@ class OptimizerStep:
         with torch.random.fork_rng(devices):
             images = torch.zeros(batch_shape, device=self.device)
             forward(self.replica, images, self.precision).sum().backward()
+        missing = self._find_without_gradient()
+        if missing:
+            raise ConfigError(
+                f"{_listed(missing)} get no gradient from the loss: several ranks cannot train with"
+                " such parameters (freeze them, or use one rank)"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         self._restore_buffers(buffers)
 
@@ -111,9 +159,30 @@ class OptimizerStep:
     def _no_sync(self) -> AbstractContextManager[None]:
         return nullcontext() if self._ddp is None else self._ddp.no_sync()
 
-    def _measure_and_clip(self) -> None:
+    @property
+    def _network(self) -> nn.Module:
+        """The network itself, inside of what compiles it and averages its gradients."""
+        replica = getattr(self.replica, "_orig_mod", self.replica)
+        return replica.module if isinstance(replica, DistributedDataParallel) else replica
+
+    def _backward(self, loss: Tensor) -> None:
+        if not self.create_graph:
+            self.scaler.scale(loss).backward()
+            return
+        with warnings.catch_warnings():
+            # The cycle that it speaks of is broken by zero_grad(set_to_none=True).
+            warnings.filterwarnings("ignore", "Using backward.. with create_graph=True")
+            loss.backward(create_graph=True)
+
+    def _find_without_gradient(self) -> list[str]:
+        named = self._network.named_parameters()
+        return [name for name, p in named if p.requires_grad and p.grad is None]
+
+    def _measure_and_clip(self, measure_layers: bool) -> None:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.gradient_norm = nn.utils.get_total_norm(gradients)
+        self.gradient_norm = nn.utils.get_total_norm(gradients).detach()
+        if measure_layers and self.layer_norms is not None:
+            self.layer_norms = layer_norms(self._network)
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad_norm, self.gradient_norm)
 
@@ -121,10 +190,34 @@ class OptimizerStep:
         self.skipped = False
 
 
+@torch.no_grad()
+def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The L2 norms of each parameter that has a gradient, and of its gradient: 0-d tensors."""
+    named = {name: p for name, p in network.named_parameters() if p.grad is not None}
+    weights = torch._foreach_norm(list(named.values()))
+    gradients = torch._foreach_norm([p.grad for p in named.values() if p.grad is not None])
+    return dict(zip(named, zip(weights, gradients, strict=True), strict=True))
+
+
+def missing_gradients(names: list[str]) -> str:
+    """The warning for parameters that the loss does not depend on."""
+    return f"warning: {_listed(names)} get no gradient from the loss, and will not be trained"
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context of forward passes in `precision`; fp32 needs none."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=PRECISIONS[precision])
+
+
 def forward(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     """The logits in float32, whatever the precision of the forward pass."""
-    if precision == "fp32":
-        return model(images)
-    with torch.autocast(images.device.type, dtype=PRECISIONS[precision]):
+    with autocast(images.device, precision):
         logits = model(images)
     return logits.float()

@@ -32,10 +32,15 @@ def summarize(
     batch_size: int,
 ) -> dict[str, Any]:
     """What summary.json holds; `test_accuracy` is that of the final weights, in %."""
-    progress, scheduler, device = state.progress, state.scheduler, ranks.device
+    progress, scheduler = state.progress, state.scheduler
     return {
         "test_accuracy": progress.test_accuracy,
         "best_test_accuracy": progress.best_test_accuracy,
+        **(
+            {}
+            if progress.ema_test_accuracy is None
+            else {"ema_test_accuracy": progress.ema_test_accuracy}
+        ),
         "schedule": schedule_name,
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
@@ -47,8 +52,16 @@ def summarize(
         "total_steps": progress.step,
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
+        **surroundings(ranks),
+    }
+
+
+def surroundings(ranks: Ranks) -> dict[str, Any]:
+    """What a result was made with: ranks, device, versions and commit."""
+    on_gpu = ranks.device.type == "cuda"
+    return {
         "world_size": ranks.world_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(ranks.device) if on_gpu else "cpu",
         "versions": {"python": platform.python_version()} | _versions(),
         "commit": _commit(),
     }
@@ -56,6 +69,9 @@ def summarize(
 
 def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
     """Draw the plot unless it is there, and print the result in three lines."""
+    if summary["schedule"] == "lr_range_test":
+        print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
+        return
     if not run.plot.exists():
         from autowu.plotting import plot_run
 
@@ -67,6 +83,9 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
     epoch = summary["switch_step"] / summary["steps_per_epoch"]
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
+    average = ""
+    if summary.get("ema_test_accuracy") is not None:
+        average = f", of the averaged weights {summary['ema_test_accuracy']:.2f} %"
     lines = []
     if summary["restored_step"] is not None:
         lines.append(
@@ -78,7 +97,7 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
         [
             *lines,
             f"test accuracy {summary['test_accuracy']:.2f} %"
-            f" (best epoch {summary['best_test_accuracy']:.2f} %)",
+            f" (best epoch {summary['best_test_accuracy']:.2f} %)" + average,
             f"{found} {summary['start_lr']:.3g}, warmup ended at epoch {epoch:.1f} of"
             f" {summary['epochs']} (step {summary['switch_step']} of {summary['total_steps']})",
             f"plot {plot}",

@@ -3,11 +3,10 @@
 import dataclasses
 import math
 import re
-from functools import cache
 from pathlib import PurePath
-from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from autowu.trainer import value_types
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest
 from autowu.trainer.settings import (
@@ -19,8 +18,6 @@ from autowu.trainer.settings import (
     MemoryAugment,
     Settings,
 )
-
-TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
 
 
 class Field(NamedTuple):
@@ -34,50 +31,42 @@ def settings_fields(chosen: dict[str, type]) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for section in dataclasses.fields(Settings):
         if section.name not in SECTIONS:
-            fields[section.name] = Field(section.type, section.default, dict(section.metadata))
+            fields[section.name] = _field_of(section)
             continue
         kind: Any = chosen.get(section.name, section.type)
         for entry in dataclasses.fields(kind):
-            key = f"{section.name}.{entry.name}"
-            fields[key] = Field(entry.type, entry.default, dict(entry.metadata))
-        if section.name in VARIANTS:
-            # The name decides which variant is meant, so all of them are its choices.
-            choices = Literal[tuple(VARIANTS[section.name])]  # type: ignore[valid-type]
-            key = f"{section.name}.name"
-            fields[key] = fields[key]._replace(type=choices)
+            fields[f"{section.name}.{entry.name}"] = _field_of(entry)
     return fields
 
 
-@cache
-def all_fields() -> dict[str, Field]:
-    """Every key of every variant; one that several have stands as in the first of them."""
-    fields: dict[str, Field] = {}
-    default = {name: type(getattr(Settings(), name)) for name in VARIANTS}
-    for section, variants in VARIANTS.items():
-        for kind in (default[section], *variants.values()):
-            for key, field in settings_fields(default | {section: kind}).items():
-                fields.setdefault(key, field)
-    return fields
+def _field_of(entry: dataclasses.Field[Any]) -> Field:
+    factory = entry.default_factory
+    default = entry.default if factory is dataclasses.MISSING else factory()
+    return Field(entry.type, default, dict(entry.metadata))
+
+
+def unknown_name(section: str, name: Any) -> str:
+    """The message for a name that no variant of a section has."""
+    names = list(VARIANTS[section])
+    if section == "optimizer":  # far more than have settings written down
+        from autowu.trainer.optimizers import available
+
+        hint = closest(str(name), available(), most=3)
+        return f"optimizer.name={name}: unknown{hint}; python -m autowu list optimizers names all"
+    hint = closest(str(name), names, most=3)
+    return f"{section}.name={name}: must be {' or '.join(names)}{hint}"
 
 
 def unknown_key(key: str, value: Any, chosen: dict[str, type]) -> str:
     """The message for a key that does not exist, or that belongs to another variant."""
     fields = settings_fields(chosen)
     section = key.partition(".")[0]
-    owners = [
-        name
-        for name, kind in VARIANTS.get(section, {}).items()
-        if key in settings_fields(chosen | {section: kind})
-    ]
-    if owners:
-        current = fields[f"{section}.name"].default
-        return (
-            f"{key}={value}: a setting of {' and '.join(owners)}, but {section}.name is {current}"
-        )
     keys = list(fields)
     if key in SECTIONS:
         inside = [known for known in keys if known.startswith(f"{key}.")]
         return f"{key}={value}: a section, set one of {', '.join(inside)}"
+    if section in VARIANTS:
+        return f"{key}={value}: {_not_of_variant(section, key, chosen)}"
     last = key.rsplit(".", 1)[-1]
     namesakes = [known for known in keys if known.rsplit(".", 1)[-1] == last]
     if namesakes:  # `weight_decay=0` for `optimizer.weight_decay=0`
@@ -85,34 +74,54 @@ def unknown_key(key: str, value: Any, chosen: dict[str, type]) -> str:
     return f"{key}={value}: unknown setting{closest(key, keys)}"
 
 
+def _not_of_variant(section: str, key: str, chosen: dict[str, type]) -> str:
+    """What has that key, or one like it, and which keys the chosen variant has."""
+    prefix = f"{section}."
+    fields = settings_fields(chosen)
+    current = fields[f"{prefix}name"].default
+    taken = [known.removeprefix(prefix) for known in fields if known.startswith(prefix)]
+    taken.remove("name")
+    owners = [
+        name
+        for name, kind in VARIANTS[section].items()
+        if key in settings_fields(chosen | {section: kind})
+    ]
+    listed = f"{current} takes {', '.join(taken)}"
+    if owners:
+        others = [*owners[:3], "others"] if len(owners) > 4 else owners
+        return f"a setting of {' and '.join(others)}, but {prefix}name is {current}; {listed}"
+    near = closest(key.removeprefix(prefix), taken).replace("mean ", f"mean {prefix}")
+    return f"unknown setting{near}; {listed}"
+
+
 def wrong_type(key: str, value: Any, field: Field) -> str:
     """The message for a value that the type of its field does not admit."""
-    options = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else [field.type]
-    if get_origin(field.type) is Literal:
-        choices = [str(choice) for choice in get_args(field.type)]
-        return f"{key}={value}: must be {' or '.join(choices)}{closest(str(value), choices)}"
-    names = [TYPE_NAMES[option] for option in options if option in TYPE_NAMES]
-    allow_null = type(None) in options
     shown = "null" if value is None else value
-    return f"{key}={shown}: must be {' or '.join(names + ['null'] * allow_null)}"
+    hint = ""
+    if get_origin(field.type) is Literal:
+        hint = closest(str(value), [str(choice) for choice in get_args(field.type)])
+    return f"{key}={shown}: must be {value_types.describe(field.type)}{hint}"
 
 
 def outside_limits(key: str, value: Any, limits: dict[str, float]) -> str | None:
-    """The message for a number that is not finite or outside its field's limits, if it is."""
-    if not isinstance(value, int | float):
-        return None
+    """The message for a number that is not finite or outside its field's limits, if it is.
+
+    Of a list or a mapping, every number is held to them.
+    """
     kept = {
-        "at_least": lambda limit: value >= limit,
-        "above": lambda limit: value > limit,
-        "at_most": lambda limit: value <= limit,
-        "below": lambda limit: value < limit,
+        "at_least": lambda number, limit: number >= limit,
+        "above": lambda number, limit: number > limit,
+        "at_most": lambda number, limit: number <= limit,
+        "below": lambda number, limit: number < limit,
     }
-    if math.isfinite(value) and all(kept[word](limit) for word, limit in limits.items()):
-        return None
-    words = [f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items()]
-    return f"{key}={value}: must be {' and '.join(words)}" + (
-        ", finite" * (not math.isfinite(value))
-    )
+    for number in value_types.numbers_in(value):
+        finite = math.isfinite(number)
+        if finite and all(kept[word](number, limit) for word, limit in limits.items()):
+            continue
+        words = [f"{word.replace('_', ' ')} {limit:g}" for word, limit in limits.items()]
+        right = " and ".join(words + ["finite"] * (not finite))
+        return f"{key}={value}: must be {right}"
+    return None
 
 
 def check_combinations(settings: Settings) -> None:
@@ -142,6 +151,13 @@ def check_shares(settings: Settings, world_size: int) -> None:
 def _check_run(settings: Settings) -> None:
     check_shares(settings, world_size=1)
     _check_data(settings.data)
+    if settings.clip_grad_norm is not None and settings.clip_grad_value is not None:
+        raise ConfigError(
+            f"clip_grad_value={settings.clip_grad_value}: clip_grad_norm={settings.clip_grad_norm}"
+            " is set too; set one of them"
+        )
+    if settings.check_finite and settings.compile:
+        raise ConfigError("check_finite=true: cannot look into a network with compile=true")
     every = settings.checkpoint_every
     if isinstance(every, str) and not re.fullmatch(r"epoch|[1-9]\d* epochs?", every):
         raise ConfigError(

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from autowu import AutoWU, replay
 from autowu.settings import PAPER
+from autowu.trainer import optimizers
 from autowu.trainer.data import load_data
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
-from autowu.trainer.optimizers import build_optimizer
 from autowu.trainer.step import OptimizerStep
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
@@ -38,7 +38,7 @@ def sweep_losses(batch_size: int, epochs: int, seed: int) -> tuple[Tensor, int]:
     torch.manual_seed(seed)
     data = load_data("digits", batch_size, ranks=Ranks(), seed=seed)
     model = build_model("small_cnn", data.num_channels, data.num_classes)
-    optimizer = build_optimizer(model, "adamp", lr=None, weight_decay=0.01)
+    optimizer = optimizers.build(model, "adamp", lr=None, weight_decay=0.01)
     total_steps = epochs * data.steps_per_epoch
     scheduler = AutoWU(optimizer, total_steps, test_interval=total_steps, patience=10**6)
     take_step = OptimizerStep(model, optimizer)

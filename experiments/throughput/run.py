@@ -21,6 +21,7 @@ from adamp import AdamP
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from autowu.trainer import optimizers, schedules
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import ImageData, load_data
 from autowu.trainer.distributed import Ranks
@@ -28,12 +29,10 @@ from autowu.trainer.guard import DivergenceGuard
 from autowu.trainer.journal import Journal
 from autowu.trainer.loop import train_epoch
 from autowu.trainer.models import build_model
-from autowu.trainer.optimizers import build_optimizer
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings
-from autowu.trainer.schedules import build_schedule
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from experiments.tables import commit, markdown_table, put_between_marks, read_rows, write_rows
@@ -84,9 +83,9 @@ def trainer_side(
     )
     network = build_model(cell.model, images.num_channels, images.num_classes, images.image_size)
     network, replica = ranks.wrap(network)
-    optimizer = build_optimizer(network, "adamp", None, 0.01)
+    optimizer = optimizers.build(network, "adamp", None, 0.01)
     settings = vars(AutoWUSettings()).copy()
-    scheduler = build_schedule(
+    scheduler = schedules.create(
         optimizer=optimizer,
         epochs=cell.epochs,
         steps_per_epoch=images.steps_per_epoch,

@@ -9,7 +9,7 @@ from torch import nn
 
 from autowu import AutoWU, Phase
 from autowu.trainer.guard import DivergenceGuard
-from autowu.trainer.schedules import WarmupCosine
+from autowu.trainer.schedules import create
 from tests.helpers import assert_same_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:the last .* training losses")
@@ -134,6 +134,7 @@ def test_a_guard_goes_on_from_its_state() -> None:
 def test_other_schedules_cost_no_snapshots() -> None:
     network = nn.Linear(3, 2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    guard = DivergenceGuard(network, optimizer, NO_SCALER, WarmupCosine(optimizer, 10, 2))
+    schedule = create("warmup_cosine", optimizer, epochs=10, steps_per_epoch=1, warmup_epochs=2)
+    guard = DivergenceGuard(network, optimizer, NO_SCALER, schedule)
     assert guard.state_dict()["good"] is None
     assert guard.after_step() is False

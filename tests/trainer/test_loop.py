@@ -13,7 +13,7 @@ from autowu.trainer.journal import Journal, check_finite
 from autowu.trainer.loop import MOST_SKIPPED, check_skipped, evaluate
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
-from autowu.trainer.schedules import WarmupCosine
+from autowu.trainer.schedules import Schedule, create
 from autowu.trainer.signals import StopSignals
 
 IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -30,12 +30,12 @@ def test_evaluation_gives_the_share_of_correct_images_in_percent() -> None:
     assert evaluate(First(), batches, ranks=Ranks()) == 100 * 3 / 8
 
 
-def schedule_after(num_steps: int) -> WarmupCosine:
+def schedule_after(num_steps: int) -> Schedule:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = WarmupCosine(optimizer, num_steps=10, warmup_steps=2)
+    schedule = create("warmup_cosine", optimizer, epochs=10, steps_per_epoch=1, warmup_epochs=2)
     for _ in range(num_steps):
         optimizer.step()
-        schedule.step()
+        schedule.step(torch.tensor(1.0))
     return schedule
 
 

@@ -1,0 +1,158 @@
+"""One thin scheduler that applies any curve of `autowu.schedules`, or of one's own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class CurveScheduler(LRScheduler):
+    """Gives each group its base LR times a curve of the steps done.
+
+    `lr(t) = initial_lr * curve(t) * lr_scale`, where a group without `lr_scale` (timm's key for
+    layer-wise decay) has 1.
+
+        curve = functools.partial(schedules.cosine, num_steps=10_000, start_lr=1.0)
+        scheduler = CurveScheduler(optimizer, curve)
+        optimizer.step()
+        scheduler.step()
+
+    Args:
+        optimizer: any torch optimizer; its LRs are the base LRs.
+        curve: the optimizer steps done -> what the base LRs are multiplied with. Pure: it is asked
+            for any step, and is not part of the state, so a resumed run passes the same one.
+        absolute: the curve gives learning rates instead, those of the reference group; the others
+            keep their ratio to it (see `reference_lr`). This is how AutoWU treats groups.
+        last_epoch: optimizer steps done before, minus 1; for going on without a saved state.
+
+    Raises:
+        TypeError: `optimizer` is no Optimizer.
+    """
+
+    # Accelerate would step a scheduler once per process, and wraps it to do so unless this is set.
+    _is_accelerate_prepared = True
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        curve: Callable[[int], float],
+        *,
+        absolute: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+        _separate_shared_lrs(optimizer)
+        self.curve = curve
+        self.absolute = absolute
+        self._shares: list[float] = []  # what each group multiplies the curve with
+        self._reference_lr = 0.0
+        super().__init__(optimizer, last_epoch)
+
+    @property
+    def reference_lr(self) -> float:
+        """The base LR of the reference group: the optimizer's default, or the largest.
+
+        The default counts when some group has it as its `initial_lr`, as with AutoWU.
+        """
+        self._adopt_groups()
+        return self._reference_lr
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The LR of each group at `last_epoch`; called by the base class."""
+        self._adopt_groups()
+        value = self.curve(self.last_epoch)
+        groups = zip(self.optimizer.param_groups, self._shares, strict=True)
+        return [share * value * group.get("lr_scale", 1.0) for group, share in groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps done and the base LRs: plain numbers, lists and tensors."""
+        return {
+            "last_epoch": self.last_epoch,
+            "step_count": self._step_count,
+            "base_lrs": [_copy(lr) for lr in self.base_lrs],
+            "reference_lr": self.reference_lr,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state, and write the LR into the groups.
+
+        Raises:
+            ValueError: it is no such state, or that of an optimizer with more groups.
+        """
+        self._check_state(state_dict)
+        self.last_epoch = state_dict["last_epoch"]
+        self._step_count = state_dict["step_count"]
+        self.base_lrs = [_copy(lr) for lr in state_dict["base_lrs"]]
+        self._reference_lr = state_dict["reference_lr"]
+        self._shares = []
+        self._write_lrs()
+
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        missing = self.state_dict().keys() - state_dict.keys()
+        if missing:
+            raise ValueError(
+                f"not a state_dict of {type(self).__name__}: {', '.join(sorted(missing))} missing"
+            )
+        num_saved, num_groups = len(state_dict["base_lrs"]), len(self.optimizer.param_groups)
+        if num_saved > num_groups:
+            raise ValueError(
+                f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
+            )
+
+    def _write_lrs(self) -> None:
+        """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""
+        lrs = self.get_lr()
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+
+    def _adopt_groups(self) -> None:
+        """Know each group's base LR as a float, also those of groups that were added since."""
+        groups = self.optimizer.param_groups
+        if len(groups) == len(self._shares):
+            return
+        if len(groups) < len(self.base_lrs):
+            raise ValueError(
+                f"the optimizer has {len(groups)} parameter groups, and had {len(self.base_lrs)}: "
+                "groups can be added during a run, not removed"
+            )
+        _separate_shared_lrs(self.optimizer)
+        for group in groups[len(self.base_lrs) :]:
+            group.setdefault("initial_lr", _copy(group["lr"]))
+            self.base_lrs.append(_copy(group["initial_lr"]))
+        base_lrs = [float(lr) for lr in self.base_lrs]
+        if not self._reference_lr:
+            default = self._default_lr()
+            self._reference_lr = default if default in base_lrs else max(base_lrs, default=0.0)
+        self._shares = base_lrs
+        if self.absolute:  # a group, or an optimizer, without an LR has ratio 1
+            reference = self._reference_lr
+            self._shares = [lr / reference if lr and reference else 1.0 for lr in base_lrs]
+
+    def _default_lr(self) -> float:
+        lr = self.optimizer.defaults.get("lr")
+        return 0.0 if lr is None else float(lr)
+
+
+def _copy(lr: Any) -> Any:
+    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+
+
+def _separate_shared_lrs(optimizer: Optimizer) -> None:
+    """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
+    default = optimizer.defaults.get("lr")
+    if isinstance(default, Tensor):
+        optimizer.defaults["lr"] = default.clone()
+    seen: set[int] = set()
+    for group in optimizer.param_groups:
+        lr = group.get("lr")
+        if isinstance(lr, Tensor):
+            if id(lr) in seen:
+                group["lr"] = lr.clone()
+            seen.add(id(group["lr"]))

@@ -1,0 +1,1 @@
+"""The learning-rate curves by family; `autowu.schedules` has them all."""

@@ -1,0 +1,91 @@
+"""What train.py does with a range test: it is the whole run, or finds the peak of a one-cycle."""
+
+from typing import Any
+
+from autowu.trainer.data import ImageData
+from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import RunError
+from autowu.trainer.range_test import (
+    RangeTest,
+    describe_range_test,
+    endless_batches,
+    run_range_test,
+    write_range_test,
+)
+from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_state import RunState
+from autowu.trainer.schedule_settings import LRRangeTestSettings, RangeTestOneCycleSettings
+from autowu.trainer.schedules import LateOneCycle
+from autowu.trainer.settings import Settings
+from autowu.trainer.signals import StopSignals
+from autowu.trainer.step import OptimizerStep
+from autowu.trainer.summary import surroundings
+
+
+def search_lr(
+    settings: Settings,
+    run: RunDirectory,
+    state: RunState,
+    take_step: OptimizerStep,
+    images: ImageData,
+    ranks: Ranks,
+    stop: StopSignals,
+) -> bool:
+    """Make the range test that the schedule asks for, if it does, before the first step.
+
+    Returns:
+        Whether that was the whole run: `lr_range_test` writes its summary, and trains nothing.
+
+    Raises:
+        Interrupted: a rank was asked to stop; nothing has been trained yet.
+        RunError: `range_test_onecycle` found no LR.
+    """
+    chosen, scheduler = settings.schedule, state.scheduler
+    if isinstance(chosen, LRRangeTestSettings):
+        result, entries = _make(chosen, run, state, take_step, images, ranks, stop)
+        summary = {"schedule": chosen.name, **entries, **surroundings(ranks)}
+        ranks.on_main(lambda: run.write_summary(summary))
+        if ranks.is_main:
+            print(describe_range_test(result, run.range_test_plot))
+        return True
+    if isinstance(chosen, RangeTestOneCycleSettings):
+        assert isinstance(scheduler, LateOneCycle)
+        if scheduler.peak_is_known:
+            return False
+        result, _ = _make(chosen, run, state, take_step, images, ranks, stop)
+        lr = result.valley if chosen.suggestion == "valley" else result.steepest
+        if lr is None:
+            raise RunError(
+                f"schedule.name={chosen.name}: the loss fell nowhere between schedule.min_lr="
+                f"{chosen.min_lr} and schedule.max_lr={chosen.max_lr}; widen them"
+            )
+        scheduler.set_peak(lr)
+        if ranks.is_main:
+            print(describe_range_test(result, run.range_test_plot), flush=True)
+    return False
+
+
+def _make(
+    chosen: LRRangeTestSettings | RangeTestOneCycleSettings,
+    run: RunDirectory,
+    state: RunState,
+    take_step: OptimizerStep,
+    images: ImageData,
+    ranks: Ranks,
+    stop: StopSignals,
+) -> tuple[RangeTest, dict[str, Any]]:
+    result = run_range_test(
+        state.network,
+        state.optimizer,
+        take_step,
+        endless_batches(images),
+        ranks,
+        stop=stop,
+        min_lr=chosen.min_lr,
+        max_lr=chosen.max_lr,
+        num_steps=chosen.num_steps,
+        growth=chosen.growth,
+        stop_factor=chosen.stop_factor,
+        smoothing=chosen.smoothing,
+    )
+    return result, ranks.on_main(lambda: write_range_test(run.path, result))
