@@ -57,7 +57,7 @@ def test_every_lr_of_a_run_is_the_closed_form(
         total,
         growth=growth,
         decay=decay,
-        cooldown_fraction=cooldown,
+        **({"cooldown_fraction": cooldown} if decay == "constant_cosine" else {}),
         **settings,
     )
     switch, start = scheduler.switch_step, scheduler.start_lr

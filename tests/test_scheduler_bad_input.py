@@ -40,7 +40,7 @@ def build(total_steps: Any = 100, steps_per_epoch: Any = None, **settings: Any) 
         ({"grid_size": 1}, ValueError, "grid_size must be at least 2, got 1"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ({"growth": "exponental"}, ValueError, r"got 'exponental' \(did you mean 'exponential'"),
-        ({"decay": "linear"}, ValueError, "'cosine' or 'constant_cosine', got 'linear'"),
+        ({"decay": "linaer"}, ValueError, "got 'linaer'"),
         ({"fit": "MLE"}, ValueError, "'mle' or 'adam', got 'MLE'"),
         ({"at_cap": None}, ValueError, "at_cap must be .*got None"),
         ({"test_interval": "steps"}, ValueError, "or a number of optimizer steps, got 'steps'"),

@@ -3,12 +3,12 @@
 import json
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
-from autowu.settings import PAPER, SchedulerSettings
+from autowu.settings import PAPER, Decay, SchedulerSettings
 
 GOOD: dict[str, Any] = {
     "total_steps": 100, "steps_per_epoch": 10, "min_lr": 1e-5, "max_lr": 1.0,
@@ -25,7 +25,7 @@ FRACTIONS = ("max_warmup_fraction", "cooldown_fraction", "confidence")
 REALS = ("min_lr", "max_lr", *FRACTIONS)
 CHOICES = {
     "growth": ("exponential", "linear"),
-    "decay": ("cosine", "constant_cosine"),
+    "decay": get_args(Decay),
     "fit": ("mle", "adam"),
     "at_cap": ("minimum", "current"),
 }
@@ -83,7 +83,8 @@ def test_a_fraction_is_at_most_1_and_the_confidence_below(name: str) -> None:
         with pytest.raises(ValueError, match="confidence must be below 1, got 1"):
             build(confidence=1)
     else:
-        assert getattr(build(**{name: 1}), name) == 1.0
+        decay = "constant_cosine" if name == "cooldown_fraction" else "cosine"
+        assert getattr(build(**{name: 1, "decay": decay}), name) == 1.0
 
 
 @pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (1e-3, 1e-4)])
