@@ -19,11 +19,11 @@ WIDTH, HEIGHT = 7.5, 4.2  # inches
 MAX_LABEL = 36  # characters, for two labels side by side
 MAX_POINTS = 4000  # of a line; more only merge
 MAX_DECADES = 5  # that a log axis reaches below the peak
-# Told apart in greyscale, by lightness and dashes; the dashes of an example are shorter still.
+# Told apart by colour, by lightness and by dashes; those of an example are shorter still.
 LOOKS: list[dict[str, Any]] = [
     {"color": color, "linestyle": style, "linewidth": width}
     for style, width in (("-", 1.8), ((0, (6, 2)), 1.8), ((0, (6, 1.5, 1.2, 1.5)), 1.8))
-    for color in ("black", "0.45", "0.72")
+    for color in ("black", "#0072B2", "#E69F00")
 ]
 
 

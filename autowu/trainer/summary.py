@@ -81,7 +81,11 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
 
 def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
-    epoch = summary["switch_step"] / summary["steps_per_epoch"]
+    switch_step, num_steps = summary["switch_step"], summary["total_steps"]
+    epoch = switch_step / summary["steps_per_epoch"]
+    warmup = f"warmup ended at epoch {epoch:.1f} of {summary['epochs']}"
+    if switch_step == 0:
+        warmup = f"no warmup, {summary['epochs']} epochs"
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
     average = ""
     if summary.get("ema_test_accuracy") is not None:
@@ -98,8 +102,7 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             *lines,
             f"test accuracy {summary['test_accuracy']:.2f} %"
             f" (best epoch {summary['best_test_accuracy']:.2f} %)" + average,
-            f"{found} {summary['start_lr']:.3g}, warmup ended at epoch {epoch:.1f} of"
-            f" {summary['epochs']} (step {summary['switch_step']} of {summary['total_steps']})",
+            f"{found} {summary['start_lr']:.3g}, {warmup} (step {switch_step} of {num_steps})",
             f"plot {plot}",
         ]
     )

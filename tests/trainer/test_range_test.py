@@ -254,7 +254,6 @@ class Subject:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.take_step.scaler.state_dict(),
             "notes": (self.take_step.skipped, self.take_step.gradient_norm),
-            "num_calls": self.take_step.num_calls,
             "torch": torch.get_rng_state(),
         }
         return deepcopy(state) | {"python": random.getstate(), "numpy": np.random.get_state()[1]}

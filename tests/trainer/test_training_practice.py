@@ -129,9 +129,7 @@ def test_a_divergence_names_the_first_weights_that_are_lost() -> None:
     with torch.no_grad():
         model[3].weight[0, 0] = math.nan
     with (
-        pytest.raises(
-            TrainingDiverged, match=r"lost; the first .* 3\.weight \(1 of 4"
-        ),
+        pytest.raises(TrainingDiverged, match=r"lost; the first .* 3\.weight \(1 of 4"),
         explained(model),
     ):
         raise TrainingDiverged("lost")
