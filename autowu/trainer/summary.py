@@ -83,9 +83,12 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
     switch_step, num_steps = summary["switch_step"], summary["total_steps"]
     epoch = switch_step / summary["steps_per_epoch"]
-    warmup = f"warmup ended at epoch {epoch:.1f} of {summary['epochs']}"
-    if switch_step == 0:
-        warmup = f"no warmup, {summary['epochs']} epochs"
+    warmup = f"no warmup in {num_steps} steps"
+    if switch_step:
+        warmup = (
+            f"warmup ended at epoch {epoch:.1f} of {summary['epochs']} (step {switch_step} of"
+            f" {num_steps})"
+        )
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
     average = ""
     if summary.get("ema_test_accuracy") is not None:
@@ -102,7 +105,7 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             *lines,
             f"test accuracy {summary['test_accuracy']:.2f} %"
             f" (best epoch {summary['best_test_accuracy']:.2f} %)" + average,
-            f"{found} {summary['start_lr']:.3g}, {warmup} (step {switch_step} of {num_steps})",
+            f"{found} {summary['start_lr']:.3g}, {warmup}",
             f"plot {plot}",
         ]
     )

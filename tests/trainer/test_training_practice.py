@@ -43,7 +43,7 @@ def test_clipping_by_value_bounds_every_element(measure_gradient: bool) -> None:
 def test_layer_norms_are_those_of_weights_and_gradients_before_clipping() -> None:
     model = network()
     names = [name for name, _ in model.named_parameters()]
-    weights = [float(parameter.norm()) for parameter in model.parameters()]
+    weights = [float(parameter.detach().norm()) for parameter in model.parameters()]
     gradients = [float(gradient.norm()) for gradient in gradients_of(model)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     take_step = OptimizerStep(model, optimizer, layer_norms=True, clip_grad_norm=1e-3)
