@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, to_float, to_ratio
+
 
 class CurveScheduler(LRScheduler):
     """Gives each group its base LR times a curve of the steps done.
@@ -44,7 +46,7 @@ class CurveScheduler(LRScheduler):
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
-        _separate_shared_lrs(optimizer)
+        separate_shared_lrs(optimizer)
         self.curve = curve
         self.absolute = absolute
         self._shares: list[float] = []  # what each group multiplies the curve with
@@ -72,7 +74,7 @@ class CurveScheduler(LRScheduler):
         return {
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "base_lrs": [_copy(lr) for lr in self.base_lrs],
+            "base_lrs": [copy_lr(lr) for lr in self.base_lrs],
             "reference_lr": self.reference_lr,
         }
 
@@ -85,7 +87,7 @@ class CurveScheduler(LRScheduler):
         self._check_state(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["step_count"]
-        self.base_lrs = [_copy(lr) for lr in state_dict["base_lrs"]]
+        self.base_lrs = [copy_lr(lr) for lr in state_dict["base_lrs"]]
         self._reference_lr = state_dict["reference_lr"]
         self._shares = []
         self._write_lrs()
@@ -110,7 +112,7 @@ class CurveScheduler(LRScheduler):
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-        self._last_lr = [_copy(group["lr"]) for group in self.optimizer.param_groups]
+        self._last_lr = [copy_lr(group["lr"]) for group in self.optimizer.param_groups]
 
     def _adopt_groups(self) -> None:
         """Know each group's base LR as a float, also those of groups that were added since."""
@@ -122,37 +124,13 @@ class CurveScheduler(LRScheduler):
                 f"the optimizer has {len(groups)} parameter groups, and had {len(self.base_lrs)}: "
                 "groups can be added during a run, not removed"
             )
-        _separate_shared_lrs(self.optimizer)
+        separate_shared_lrs(self.optimizer)
         for group in groups[len(self.base_lrs) :]:
-            group.setdefault("initial_lr", _copy(group["lr"]))
-            self.base_lrs.append(_copy(group["initial_lr"]))
-        base_lrs = [float(lr) for lr in self.base_lrs]
+            group.setdefault("initial_lr", copy_lr(group["lr"]))
+            self.base_lrs.append(copy_lr(group["initial_lr"]))
+        base_lrs = [to_float(lr) for lr in self.base_lrs]
         if not self._reference_lr:
-            default = self._default_lr()
-            self._reference_lr = default if default in base_lrs else max(base_lrs, default=0.0)
+            self._reference_lr = reference_lr(base_lrs, self.optimizer.defaults.get("lr"))
         self._shares = base_lrs
         if self.absolute:  # a group, or an optimizer, without an LR has ratio 1
-            reference = self._reference_lr
-            self._shares = [lr / reference if lr and reference else 1.0 for lr in base_lrs]
-
-    def _default_lr(self) -> float:
-        lr = self.optimizer.defaults.get("lr")
-        return 0.0 if lr is None else float(lr)
-
-
-def _copy(lr: Any) -> Any:
-    return lr.detach().clone() if isinstance(lr, Tensor) else lr
-
-
-def _separate_shared_lrs(optimizer: Optimizer) -> None:
-    """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
-    default = optimizer.defaults.get("lr")
-    if isinstance(default, Tensor):
-        optimizer.defaults["lr"] = default.clone()
-    seen: set[int] = set()
-    for group in optimizer.param_groups:
-        lr = group.get("lr")
-        if isinstance(lr, Tensor):
-            if id(lr) in seen:
-                group["lr"] = lr.clone()
-            seen.add(id(group["lr"]))
+            self._shares = [to_ratio(lr, self._reference_lr) for lr in base_lrs]

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
+from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, to_ratio
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
@@ -201,9 +202,7 @@ class AutoWU(LRScheduler):
         self._diverged = False
         self._expect_next_test()
 
-        _separate_shared_lrs(optimizer)
-        if isinstance(optimizer.defaults.get("lr"), Tensor):  # or a group's sweep would change it
-            optimizer.defaults["lr"] = optimizer.defaults["lr"].clone()
+        separate_shared_lrs(optimizer)
         self._ratios: list[float] = []  # of each group, unless it has an lr_scale
         self._reference_lr = 0.0  # initial_lr of a group whose ratio is 1; 0: not known yet
         self._is_constructed = False
@@ -363,7 +362,7 @@ class AutoWU(LRScheduler):
             "kernel": self._gp.features.fingerprint() if self._kernel is not None else None,
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "base_lrs": [_copy(lr) for lr in self.base_lrs],
+            "base_lrs": [copy_lr(lr) for lr in self.base_lrs],
             "reference_lr": self._reference_lr,
             "first_step": self._first_step,
             "last_test_step": self._last_test_step,
@@ -409,9 +408,9 @@ class AutoWU(LRScheduler):
 
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["step_count"]
-        self.base_lrs = [_copy(lr) for lr in state_dict["base_lrs"]]
+        self.base_lrs = [copy_lr(lr) for lr in state_dict["base_lrs"]]
         self._reference_lr = state_dict["reference_lr"]
-        self._ratios = [_to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+        self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
         self._write_lrs()
 
     def _configure(self, settings: SchedulerSettings) -> None:
@@ -579,18 +578,16 @@ class AutoWU(LRScheduler):
                 f"the optimizer has {len(groups)} parameter groups, and had {len(self._ratios)}: "
                 "groups can be added during a run, not removed"
             )
-        _separate_shared_lrs(self.optimizer)
+        separate_shared_lrs(self.optimizer)
         added = groups[len(self._ratios) :]
         for group in added:
-            group.setdefault("initial_lr", _copy(group["lr"]))
+            group.setdefault("initial_lr", copy_lr(group["lr"]))
         known = self.base_lrs[: len(self._ratios)]
-        self.base_lrs = [*known, *(_copy(group["initial_lr"]) for group in added)]
+        self.base_lrs = [*known, *(copy_lr(group["initial_lr"]) for group in added)]
         if not self._reference_lr:
             default = self.optimizer.defaults.get("lr")
-            lrs = [_to_float(lr) for lr in self.base_lrs]
-            default_lr = _to_float(default)
-            self._reference_lr = default_lr if default_lr in lrs else max(lrs, default=0.0)
-        self._ratios = [_to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+            self._reference_lr = reference_lr(self.base_lrs, default)
+        self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
 
     def _check_state(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
@@ -622,30 +619,6 @@ def _plain(test: MinimumTest) -> dict[str, Any]:
     return asdict(test) | {"probabilities": list(test.probabilities)}
 
 
-def _copy(lr: Any) -> Any:
-    return lr.detach().clone() if isinstance(lr, Tensor) else lr
-
-
-def _to_float(lr: Any) -> float:
-    return 0.0 if lr is None else float(lr)
-
-
-def _to_ratio(initial_lr: Any, reference_lr: float) -> float:
-    lr = _to_float(initial_lr)
-    return lr / reference_lr if lr and reference_lr else 1.0
-
-
 def _scale_of(group: dict[str, Any], ratio: float) -> float:
     scale = group.get("lr_scale")
     return ratio if scale is None else scale
-
-
-def _separate_shared_lrs(optimizer: Optimizer) -> None:
-    """Clone a tensor LR that groups share, as an optimizer's default is: each gets its own."""
-    seen = set()
-    for group in optimizer.param_groups:
-        lr = group.get("lr")
-        if isinstance(lr, Tensor):
-            if id(lr) in seen:
-                group["lr"] = lr.clone()
-            seen.add(id(group["lr"]))

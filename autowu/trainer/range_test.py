@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autowu.group_lrs import reference_lr, to_ratio
 from autowu.schedules import exponential, linear
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
@@ -161,11 +162,10 @@ def group_shares(optimizer: Optimizer) -> list[float]:
     with `autowu.CurveScheduler`; `lr_scale` comes on top. Where no LR is given all shares are 1.
     """
     groups = optimizer.param_groups
-    base_lrs = [float(group.get("initial_lr", group["lr"]) or 0.0) for group in groups]
-    default = float(optimizer.defaults.get("lr") or 0.0)
-    reference = default if default in base_lrs else max(base_lrs)
+    base_lrs = [group.get("initial_lr", group["lr"]) for group in groups]
+    reference = reference_lr(base_lrs, optimizer.defaults.get("lr"))
     return [
-        (lr / reference if lr and reference else 1.0) * float(group.get("lr_scale", 1.0))
+        to_ratio(lr, reference) * float(group.get("lr_scale", 1.0))
         for lr, group in zip(base_lrs, groups, strict=True)
     ]
 

@@ -1,0 +1,46 @@
+"""The learning rates of an optimizer's groups: their copies, their reference, their ratios."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def copy_lr(lr: Any) -> Any:
+    """The same number, or a tensor that nobody else fills."""
+    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+
+
+def to_float(lr: Any) -> float:
+    """A learning rate as a number; none is 0."""
+    return 0.0 if lr is None else float(lr)
+
+
+def reference_lr(base_lrs: Sequence[Any], default: Any) -> float:
+    """The LR of the group whose ratio is 1: the optimizer's default if some group has it.
+
+    Otherwise the largest; 0 without groups.
+    """
+    lrs = [to_float(lr) for lr in base_lrs]
+    return to_float(default) if to_float(default) in lrs else max(lrs, default=0.0)
+
+
+def to_ratio(base_lr: Any, reference: float) -> float:
+    """A group's LR over that of the reference group; 1 where there is nothing to divide."""
+    lr = to_float(base_lr)
+    return lr / reference if lr and reference else 1.0
+
+
+def separate_shared_lrs(optimizer: Optimizer) -> None:
+    """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
+    default = optimizer.defaults.get("lr")
+    if isinstance(default, Tensor):
+        optimizer.defaults["lr"] = default.clone()
+    seen: set[int] = set()
+    for group in optimizer.param_groups:
+        lr = group.get("lr")
+        if isinstance(lr, Tensor):
+            if id(lr) in seen:
+                group["lr"] = lr.clone()
+            seen.add(id(group["lr"]))
