@@ -1,4 +1,4 @@
-"""configs/: every file is valid, the paper's rows are all there, and each of them trains."""
+"""configs/: every file is valid, the paper's rows are all there, and each experiment trains."""
 
 import csv
 import json
@@ -39,7 +39,12 @@ SOURCES = ABLATIONS | {
     for row, (table, *_) in TABLES.items()
     for schedule in ("baseline", "autowu_constant_cosine", "autowu")
 }
-EXPERIMENTS = [CONFIGS / f"{name}.yaml" for name in SOURCES]
+RECIPES = {  # not AutoWU's paper: where they come from
+    "imagenet_resnet50_lars_polynomial": "You et al. 2017",
+    "imagenet_resnet50_lars_autowu": "You et al. 2017",
+    "imagenet_resnet50_lars_composite": "VISSL's documentation",
+}
+EXPERIMENTS = [CONFIGS / f"{name}.yaml" for name in SOURCES | RECIPES]
 
 
 def by_name(files: list[Path]) -> list[Any]:
@@ -75,18 +80,18 @@ def test_cifar_configs_take_parquet_files_instead(file: Path) -> None:
 
 def test_no_file_is_left_over() -> None:
     others = {"digits", "digits_baseline", "cifar10_small"}
-    assert {file.stem for file in FILES} == set(SOURCES) | others
+    assert {file.stem for file in FILES} == set(SOURCES) | set(RECIPES) | others
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES | RECIPES)
 def test_header_says_where_the_numbers_come_from(name: str) -> None:
     header = re.match(r"(#.*\n)+", (CONFIGS / f"{name}.yaml").read_text())
     assert header
     text = header[0]
-    assert text.startswith(f"# {SOURCES[name]}, ")
+    assert text.startswith(f"# {(SOURCES | RECIPES)[name]}, ")
     assert f"--config configs/{name}.yaml" in text
     assert "not measured" in text
-    assert "V100" in text
+    assert ("V100" if name in SOURCES else "Chosen by us") in text
     assert ("schedule.fit=adam" in text) == ("autowu" in name)
 
 
@@ -176,6 +181,48 @@ def test_peak_lr_of_vit_is_deits_at_its_batch_size() -> None:
     assert lr * math.sqrt(batch / base) == pytest.approx(5e-4 * 1024 / 512)
 
 
+def lrs_of(settings: Settings, steps_per_epoch: int) -> list[float]:
+    """The LR of every step of a run whose schedule the losses do not change."""
+    from autowu.commands.show import draw
+
+    return draw(settings, steps_per_epoch, label="", relative=False).lrs
+
+
+def test_the_large_batch_recipe_has_the_numbers_of_its_source() -> None:
+    settings = settings_of("imagenet_resnet50_lars_polynomial")
+    keys = ("data.batch_size", "epochs", "optimizer.lr", "optimizer.lars", "optimizer.nesterov")
+    assert values(settings, *keys) == [8192, 90, 12.8, True, False]
+    lrs = lrs_of(settings, steps_per_epoch=20)
+    assert lrs[:100] == pytest.approx([12.8 * (step + 1) / 101 for step in range(100)])
+    assert lrs[100:] == pytest.approx([12.8 * (1 - step / 1700) ** 2 for step in range(1700)])
+
+
+@pytest.mark.parametrize("name", ["autowu", "composite"])
+def test_large_batch_configs_differ_in_their_schedule(name: str) -> None:
+    optimizer = ("name", "momentum", "nesterov", "weight_decay", "lars")
+    keys = ["data.name", "data.augment", "model", "epochs", "precision"]
+    keys += [f"optimizer.{key}" for key in optimizer]
+    reference = values(settings_of("imagenet_resnet50_lars_polynomial"), *keys)
+    assert values(settings_of(f"imagenet_resnet50_lars_{name}"), *keys) == reference
+
+
+def test_autowu_with_lars_sweeps_past_the_largest_lr_of_the_recipe() -> None:
+    settings = settings_of("imagenet_resnet50_lars_autowu")
+    assert values(settings, "schedule.min_lr", "schedule.max_lr") == [0.01, 30]
+    assert values(settings, "optimizer.lr", "data.batch_size") == [None, 8192]
+
+
+def test_the_four_pieces_have_the_learning_rates_of_their_source() -> None:
+    settings = settings_of("imagenet_resnet50_lars_composite")
+    lrs = lrs_of(settings, steps_per_epoch=10_000)
+    ends = [0.0256, 0.51282, 0.53842]  # fractions of the run, over 1.00008
+    starts = [0, *(math.ceil(900_000 * end / 1.00008) for end in ends)]
+    assert [lrs[step] for step in starts] == pytest.approx([0.6, 4.8, 0.0048, 2.114], rel=0.02)
+    assert lrs[-1] == pytest.approx(0.0048, rel=1e-3)
+    middle = starts[0] + round(900_000 * 0.0128 / 1.00008)
+    assert lrs[middle] == pytest.approx((0.6 + 4.8) / 2, rel=1e-3)
+
+
 @pytest.fixture(scope="module")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All three data sets, ten images to train on each: two steps of four and two left over."""
@@ -209,7 +256,7 @@ def test_two_steps_of_every_experiment(file: Path, data_root: Path, output_dir: 
     ]
     if file.name.startswith("imagenet"):
         overrides.append("data.image_size=32")
-    if file.stem.endswith("baseline"):
+    if file.stem.endswith(("baseline", "polynomial")):
         overrides.append("schedule.warmup_epochs=0.5")
     assert load_main()(["--config", str(file), *overrides]) == 0
     summary = json.loads((output_dir / "run" / "summary.json").read_text())

@@ -78,6 +78,10 @@ def build_settings(files: Sequence[Path], overrides: Sequence[str]) -> Settings:
             raise ConfigError(unknown_key(key, value, chosen) + source)
         if isinstance(value, str) and not source:
             value = value_types.parse(value, fields[key].type)
+        if value_types.is_mapping(fields[key].type) and isinstance(value, dict):
+            value = {
+                str(name): entry for name, entry in value.items()
+            }  # {0: 1} of an nn.Sequential
         try:
             OmegaConf.update(tree, key, value, merge=False)
         except OmegaConfBaseException:
@@ -188,7 +192,10 @@ def _describe_variants(section: str) -> list[str]:
         own = [_shown(key, value) for key, value in fields.items() if (key, value) not in shared]
         lines += [f"with {section}.name={name}:", *(f"  {line}" for line in own)] * bool(own)
     if section == "optimizer":
-        lines.append("and more optimizers: python -m autowu list optimizers")
+        lines += [
+            "and more optimizers: python -m autowu list optimizers",
+            "what one of them takes: python -m autowu.trainer.config optimizer.name=NAME",
+        ]
     return lines
 
 

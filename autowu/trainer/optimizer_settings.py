@@ -286,19 +286,6 @@ class OptimizersByName(Mapping[str, type[OptimizerSettings]]):
         return len(self._written)
 
 
-@dataclass(frozen=True)
-class SettingsFromRegistry(OptimizerSettings):
-    """Those that are made of what a class takes; the libraries are imported by then."""
-
-    def check(self, settings: "Settings") -> None:
-        from autowu.trainer.optimizer_traits import refusal
-
-        super().check(settings)
-        reason = refusal(self.name)
-        if reason:
-            raise ConfigError(reason)
-
-
 def make_settings(name: str) -> type[OptimizerSettings]:
     """The settings of an optimizer, made of the keywords of its class.
 
@@ -306,14 +293,18 @@ def make_settings(name: str) -> type[OptimizerSettings]:
 
     Raises:
         KeyError: no optimizer has that name.
-        ConfigError: it is not installed; the message says how to.
+        ConfigError: the trainer cannot use it, or it is not installed; the message says more.
     """
     from autowu.trainer.optimizer_registry import MissingPackage, canonical, parameters
+    from autowu.trainer.optimizer_traits import refusal
 
     try:
         name = canonical(name)
     except ValueError:
         raise KeyError(name) from None
+    reason = refusal(name)  # before what would have to be installed for nothing
+    if reason:
+        raise ConfigError(reason)
     try:
         taken = parameters(name)
     except MissingPackage as error:
@@ -330,7 +321,7 @@ def make_settings(name: str) -> type[OptimizerSettings]:
     made = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Settings",
         entries,
-        bases=(SettingsFromRegistry,),
+        bases=(OptimizerSettings,),
         namespace={"has_weight_decay": "weight_decay" in taken, "__module__": __name__},
         frozen=True,
     )

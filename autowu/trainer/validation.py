@@ -79,7 +79,9 @@ def _not_of_variant(section: str, key: str, chosen: dict[str, type]) -> str:
     prefix = f"{section}."
     fields = settings_fields(chosen)
     current = fields[f"{prefix}name"].default
+    shared = {f"{prefix}{entry.name}" for entry in dataclasses.fields(_section_type(section))}
     taken = [known.removeprefix(prefix) for known in fields if known.startswith(prefix)]
+    taken.sort(key=lambda name: f"{prefix}{name}" in shared)  # its own come first
     taken.remove("name")
     owners = [
         name
@@ -92,6 +94,10 @@ def _not_of_variant(section: str, key: str, chosen: dict[str, type]) -> str:
         return f"a setting of {' and '.join(others)}, but {prefix}name is {current}; {listed}"
     near = closest(key.removeprefix(prefix), taken).replace("mean ", f"mean {prefix}")
     return f"unknown setting{near}; {listed}"
+
+
+def _section_type(section: str) -> Any:
+    return next(each.type for each in dataclasses.fields(Settings) if each.name == section)
 
 
 def wrong_type(key: str, value: Any, field: Field) -> str:
