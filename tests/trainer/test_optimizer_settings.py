@@ -34,7 +34,17 @@ def test_the_written_ones_have_the_defaults_of_their_class(name: str) -> None:
     assert {key: keywords[key] for key in own} == own
 
 
-@pytest.mark.parametrize("name", optimizers.available())
+REFUSED = [name for name in optimizers.available() if optimizers.refusal(name)]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_trainer_cannot_use_has_no_settings_and_says_why(name: str) -> None:
+    assert name in OPTIMIZERS
+    with pytest.raises(ConfigError, match=f"optimizer.name={name}: it "):
+        OPTIMIZERS[name]
+
+
+@pytest.mark.parametrize("name", sorted({*optimizers.available()} - {*REFUSED}))
 def test_every_optimizers_settings_are_read_by_omegaconf_and_build_it(name: str) -> None:
     kind = OPTIMIZERS[name]
     settings = OmegaConf.to_object(OmegaConf.structured(kind()))
