@@ -9,7 +9,7 @@ import warnings
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import gpytorch
 import numpy as np
@@ -259,6 +259,16 @@ class AutoWU(LRScheduler):
     def num_nonfinite(self) -> int:
         """How many losses were not finite, and so left out of the tests."""
         return len(self._curve) - self._curve.num_finite
+
+    @property
+    def t_in_epochs(self) -> NoReturn:
+        """What timm's train script asks a scheduler for; AutoWU needs its adapter there."""
+        raise AttributeError(
+            "timm's loop does not hand AutoWU the loss of a step: use "
+            "autowu.integrations.timm.AutoWUScheduler(optimizer, num_epochs, updates_per_epoch)"
+        )
+
+    step_update = t_in_epochs  # the other name that timm asks for
 
     @property
     def settings(self) -> SchedulerSettings:

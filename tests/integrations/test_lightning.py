@@ -1,0 +1,335 @@
+"""AutoWUCallback in Lightning's own Trainer, held to a plain loop over the same batches."""
+
+import itertools
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from autowu import AutoWU
+from tests import launch
+from tests.helpers import assert_same_state
+from tests.integrations.plain_loop import (
+    SETTINGS,
+    Batch,
+    StatefulLoader,
+    batches_of,
+    build_model,
+    build_optimizer,
+    report,
+    train_plainly,
+)
+
+lightning = pytest.importorskip("lightning.pytorch")
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint  # noqa: E402
+
+from autowu.integrations.lightning import AutoWUCallback  # noqa: E402
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
+    pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
+]
+NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
+
+
+class Classifier(lightning.LightningModule):
+    """The model of the plain loop; notes the LR that each step is made with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = build_model()
+        self.lrs: list[float] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Any:
+        inputs, targets = batch
+        return nn.functional.cross_entropy(self.model(inputs), targets)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.lrs.append(optimizer.param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        return build_optimizer(self.model)
+
+
+def build_trainer(callbacks: list[Any], **settings: Any) -> Any:
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": any(isinstance(each, ModelCheckpoint) for each in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+    }
+    return lightning.Trainer(callbacks=callbacks, **(quiet | settings))
+
+
+def fit(
+    batches: list[Batch],
+    num_epochs: int,
+    *others: Any,
+    module: Classifier | None = None,
+    ckpt_path: Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    callback = AutoWUCallback(**SETTINGS)
+    module = module or Classifier()
+    trainer = build_trainer([callback, *others], max_epochs=num_epochs, **settings)
+    trainer.fit(module, StatefulLoader(batches), ckpt_path=ckpt_path)
+    assert callback.scheduler is not None
+    result = report(callback.scheduler, module.lrs)
+    return result | {"state": callback.scheduler.state_dict()}
+
+
+def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
+    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
+    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
+    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
+    assert (result["switch_step"], result["last_step"]) == (
+        plain["switch_step"],
+        plain["last_step"],
+    )
+    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])  # 4: windows of 4, 4 and 2 batches
+def test_the_scheduler_sees_one_loss_a_step_as_in_a_plain_loop(accumulate: int) -> None:
+    num_epochs = NUM_EPOCHS[accumulate]
+    result = fit(batches_of(), num_epochs, accumulate_grad_batches=accumulate)
+    plain = train_plainly([batches_of()], num_epochs, accumulate, False, **SETTINGS)
+    assert_equals_plain_loop(result, plain)
+
+
+def run_as_rank() -> None:
+    """What each of two ranks does: runs with and without accumulation, and one that is resumed."""
+    torch.set_num_threads(1)
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    ranks = {"strategy": "ddp", "devices": 2}
+    batches = batches_of(rank, 2)
+    results: dict[str, Any] = {}
+    for accumulate, num_epochs in NUM_EPOCHS.items():
+        settings = ranks | {"accumulate_grad_batches": accumulate}
+        results[f"accumulate {accumulate}"] = fit(batches, num_epochs, **settings)
+    saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=13, save_top_k=-1)
+    results["whole"] = fit(batches, 4, saver, **ranks)
+    found = fit(batches, 4, ckpt_path=folder / "step=13.ckpt", **ranks)
+    results["resumed"] = found
+    torch.save(results, folder / f"rank{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("lightning_ranks")
+    code = "from tests.integrations.test_lightning import run_as_rank; run_as_rank()"
+    own = {rank: [str(rank), str(folder)] for rank in range(2)}
+    for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
+        assert returncode == 0, errors
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.xdist_group("lightning_ranks")
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_two_ranks_see_the_mean_of_their_losses_as_one_plain_loop_over_both(
+    accumulate: int, ranks: list[dict[str, Any]]
+) -> None:
+    batches = [batches_of(rank, 2) for rank in range(2)]
+    plain = train_plainly(batches, NUM_EPOCHS[accumulate], accumulate, False, **SETTINGS)
+    one, other = (rank[f"accumulate {accumulate}"] for rank in ranks)
+    assert_same_state(one, other)
+    assert_equals_plain_loop(one, plain)
+
+
+@pytest.mark.xdist_group("lightning_ranks")
+def test_two_ranks_resume_in_mid_epoch_with_the_same_lrs(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert rank["resumed"]["lrs"] == rank["whole"]["lrs"][13:]
+        assert_same_state(rank["resumed"]["state"], rank["whole"]["state"])
+
+
+@pytest.mark.parametrize("step", [30, 33, 60, 65])  # epoch ends and middles, warmup and decay
+def test_a_run_resumed_from_ckpt_path_has_the_same_lrs_bit_for_bit(
+    step: int, tmp_path: Path
+) -> None:
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=step, save_top_k=-1)
+    whole = fit(batches_of(), 8, saver)
+    assert 33 < whole["switch_step"] < 60
+    path = tmp_path / f"step={step}.ckpt"
+    resumed = fit(batches_of(), 8, ckpt_path=path)
+    assert resumed["lrs"] == whole["lrs"][step:]
+    assert_same_state(resumed["state"], whole["state"])
+
+
+def test_a_run_resumed_with_accumulation_has_the_same_lrs_bit_for_bit(tmp_path: Path) -> None:
+    settings = {"accumulate_grad_batches": 4}
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)
+    whole = fit(batches_of(), 8, saver, **settings)
+    resumed = fit(batches_of(), 8, ckpt_path=tmp_path / "step=7.ckpt", **settings)
+    assert resumed["lrs"] == whole["lrs"][7:]
+    assert_same_state(resumed["state"], whole["state"])
+
+
+def test_a_checkpoint_that_was_tested_does_not_leak_into_the_next_fit(tmp_path: Path) -> None:
+    class Testable(Classifier):
+        def test_step(self, batch: Batch, batch_idx: int) -> None:
+            pass
+
+    callback, saver = AutoWUCallback(**SETTINGS), ModelCheckpoint(tmp_path, "{step}")
+    trainer = build_trainer([callback, saver], max_epochs=2)
+    trainer.fit(Testable(), StatefulLoader(batches_of()))
+    trainer.test(
+        Testable(), StatefulLoader(batches_of()), ckpt_path=saver.best_model_path, verbose=False
+    )
+    module = Testable()
+    build_trainer([callback], max_epochs=1).fit(module, StatefulLoader(batches_of()))
+    assert module.lrs[0] == SETTINGS["min_lr"]
+    assert callback.scheduler is not None
+    assert callback.scheduler.last_epoch == 10
+
+
+def test_a_step_that_the_grad_scaler_skips_is_no_step_and_its_loss_joins_the_next() -> None:
+    class Half(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model.float()
+            self.windows: list[list[float]] = [[]]  # losses up to a change of the weights
+
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            loss = super().training_step((batch[0].float(), batch[1]), batch_idx)
+            self.weights = self.model[0].weight.clone()
+            self.windows[-1].append(loss.item())
+            return loss
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            if not torch.equal(self.weights, self.model[0].weight):
+                self.windows.append([])
+
+    module = Half()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**23)  # too much for gradients in float16
+    plugin = lightning.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+    result = fit(batches_of(), 2, module=module, plugins=[plugin])
+    done = [sum(window) / len(window) for window in module.windows[:-1]]
+    assert len(module.windows[0]) > 1, "the scaler skipped the first steps"
+    assert len(done) == result["last_step"] < 20
+    assert result["losses"] == pytest.approx(done[: len(result["losses"])], rel=1e-5)
+
+
+def test_a_batch_that_training_step_skips_has_no_weight() -> None:
+    class Skipping(Classifier):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            return None if batch_idx in (0, 2, 3) else super().training_step(batch, batch_idx)
+
+    result = fit(batches_of(), 2, module=Skipping(), accumulate_grad_batches=2)
+    seen = [math.isfinite(loss) for loss in result["losses"]]
+    assert result["last_step"] == 10  # windows of 1, 0, 2, 2 and 2 losses, twice
+    assert seen == [True, False, True, True, True]
+
+
+def test_the_learning_rate_monitor_logs_the_lr_of_every_step(tmp_path: Path) -> None:
+    monitor = LearningRateMonitor("step")
+    logger = lightning.loggers.CSVLogger(tmp_path)
+    result = fit(batches_of(), 2, monitor, logger=logger, log_every_n_steps=1)
+    assert monitor.lrs == {"lr-SGD": result["lrs"]}
+    assert len(set(result["lrs"])) == len(result["lrs"]) == 20
+
+
+def test_a_step_without_a_test_never_looks_at_the_loss() -> None:
+    """A tensor on the meta device has no value: looking at it, as a wait would, is an error."""
+
+    class Enough(Exception):
+        pass
+
+    class Blind(AutoWUCallback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *batch: Any) -> None:
+            super().on_train_batch_end(
+                trainer, module, {"loss": outputs["loss"].to("meta")}, *batch
+            )
+            if trainer.global_step == 8:
+                raise Enough
+
+    callback = Blind(test_interval=100)
+    with pytest.raises(Enough):
+        build_trainer([callback], max_epochs=4).fit(Classifier(), StatefulLoader(batches_of()))
+    assert callback.scheduler is not None
+    assert callback.scheduler.last_epoch == 8
+    assert callback.scheduler.tests == []
+
+
+class Manual(Classifier):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+
+class TwoOptimizers(Classifier):
+    def configure_optimizers(self) -> Any:
+        return [build_optimizer(self.model), build_optimizer(self.model)]
+
+
+class OwnScheduler(Classifier):
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+
+def finite() -> StatefulLoader:
+    return StatefulLoader(batches_of())
+
+
+def endless() -> torch.utils.data.DataLoader[Any]:
+    class Endless(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return itertools.cycle(batches_of())
+
+    return torch.utils.data.DataLoader(Endless(), batch_size=None)
+
+
+@pytest.mark.parametrize(
+    ("module", "loader", "settings", "message"),
+    [
+        (Manual, finite, {"max_epochs": 2}, "needs automatic optimization"),
+        (
+            TwoOptimizers,
+            finite,
+            {"max_epochs": 2},
+            "multiple optimizers is only supported with manual",
+        ),
+        (OwnScheduler, finite, {"max_epochs": 2}, "StepLR"),
+        (Classifier, finite, {"max_epochs": -1}, "estimates inf: set max_steps"),
+        (Classifier, endless, {"max_epochs": 2}, "estimates -1: set max_steps"),
+    ],
+)
+def test_what_it_cannot_serve_is_refused_before_the_first_step(
+    module: Any, loader: Any, settings: dict[str, Any], message: str
+) -> None:
+    model = module()
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        build_trainer([AutoWUCallback()], **settings).fit(model, loader())
+    assert model.lrs == []
+
+
+def test_max_steps_is_enough_when_the_dataloader_has_no_length() -> None:
+    callback = AutoWUCallback()
+    build_trainer([callback], max_steps=15).fit(Classifier(), endless())
+    assert callback.scheduler is not None
+    assert callback.scheduler.settings.total_steps == callback.scheduler.last_epoch == 15
+    assert callback.scheduler.settings.steps_per_epoch is None
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_bare_autowu_in_configure_optimizers_is_an_error_that_names_the_callback(
+    interval: str,
+) -> None:
+    class Bare(Classifier):
+        def configure_optimizers(self) -> Any:
+            optimizer = build_optimizer(self.model)
+            config = {"scheduler": AutoWU(optimizer, 20, 10), "interval": interval}
+            return {"optimizer": optimizer, "lr_scheduler": config}
+
+    module = Bare()
+    with pytest.raises(ValueError, match=r"autowu\.integrations\.lightning\.AutoWUCallback"):
+        build_trainer([], max_epochs=2).fit(module, StatefulLoader(batches_of()))
+    assert set(module.lrs) == {1e-5}
