@@ -1,5 +1,6 @@
 """The figure of several schedules: the learning rate over the epochs, before any training."""
 
+import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 7.5, 4.2  # inches
 MAX_LABEL = 36  # characters, for two labels side by side
 MAX_POINTS = 4000  # of a line; more only merge
+MAX_LINE = 76  # characters of a line of the legend
 MAX_DECADES = 5  # that a log axis reaches below the peak
 # Told apart by colour, by lightness and by dashes; those of an example are shorter still.
 LOOKS: list[dict[str, Any]] = [
@@ -47,7 +49,9 @@ def plot_schedules(curves: Sequence["Curve"], path: str | Path, *, steps_per_epo
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.subplots()
         draw_schedules(axes, curves, steps_per_epoch)
-        labels = [str(line.get_label()) for line in axes.lines]
+        for line in axes.lines:
+            line.set_label(textwrap.fill(str(line.get_label()), MAX_LINE))
+        labels = [each for line in axes.lines for each in str(line.get_label()).split("\n")]
         is_narrow = len(labels) > 2 and max(map(len, labels)) <= MAX_LABEL
         figure.set_figheight(HEIGHT + 0.2 * len(labels) / (2 if is_narrow else 1))
         figure.legend(loc="outside upper center", ncols=2 if is_narrow else 1)
@@ -76,7 +80,7 @@ def draw_schedules(axes: Axes, curves: Sequence["Curve"], steps_per_epoch: int) 
                 linestyle=(0, (2, 1.2)),
                 linewidth=1.4,
                 label=f"{curve.label}: decay, if at epoch {start:.3g} the minimum were found to"
-                f" lie at LR {curve.example[0]:.2g}",
+                f" lie at LR {curve.example[0]:.3g}",
             )
     axes.set_xlabel("epoch")
     axes.set_ylabel("LR / peak LR" if all_relative else "learning rate")

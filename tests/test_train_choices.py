@@ -149,11 +149,11 @@ def test_a_one_cycle_without_any_lr_to_find_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [
-        "optimizer.name=sgd", "schedule.name=range_test_onecycle", "schedule.num_steps=3",
+        "optimizer.name=sgd", "schedule.name=range_test_onecycle", "schedule.num_steps=5",
         "schedule.min_lr=1e3", "schedule.max_lr=1e4",
     ]  # fmt: skip
     assert run(tmp_path / "run", *settings) == 1
-    assert "widen them" in capsys.readouterr().err
+    assert "give it other limits" in capsys.readouterr().err
 
 
 @pytest.mark.slow

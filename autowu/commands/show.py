@@ -117,11 +117,21 @@ def split_schedules(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
             shared.append(argument)
     requests = []
     for names, own in groups:
-        words = [each.removeprefix("schedule.") for each in own]
+        words = [shorten(each.removeprefix("schedule.")) for each in own]
         for name in names.split(","):
             label = " ".join([name.strip(), *words])
             requests.append((label, [*shared, f"schedule.name={name.strip()}", *own]))
     return requests or [("", shared)]
+
+
+def shorten(word: str, most: int = 24) -> str:
+    """A setting for a label: a long value is left out.
+
+    >>> shorten("gamma=0.5"), shorten("curves=[{name: linear, length: 0.1}]")
+    ('gamma=0.5', 'curves=[...]')
+    """
+    key, _, value = word.partition("=")
+    return word if len(word) <= most else f"{key}=[...]" if value[:1] == "[" else f"{key}=..."
 
 
 def read_settings(

@@ -22,4 +22,4 @@ def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6, most: int
 
 def squash(name: str) -> str:
     """A name without what does not matter in it: case, `-` and `_`."""
-    return name.lower().replace("-", "").replace("_", "")
+    return name.strip().lower().replace("-", "").replace("_", "")

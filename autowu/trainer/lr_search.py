@@ -55,9 +55,11 @@ def search_lr(
         result, _ = _make(chosen, run, state, take_step, images, ranks, stop)
         lr = result.valley if chosen.suggestion == "valley" else result.steepest
         if lr is None:
+            last = result.lrs[-1] if result.lrs else chosen.min_lr
             raise RunError(
-                f"schedule.name={chosen.name}: the loss fell nowhere between schedule.min_lr="
-                f"{chosen.min_lr} and schedule.max_lr={chosen.max_lr}; widen them"
+                f"schedule.name={chosen.name}: the loss fell nowhere in {len(result.lrs)} steps"
+                f" from schedule.min_lr={chosen.min_lr} to LR {last:.3g};"
+                " give it other limits, or more schedule.num_steps"
             )
         scheduler.set_peak(lr)
         if ranks.is_main:

@@ -183,7 +183,7 @@ class MultistepSettings(WarmupSettings):
     name: Literal["multistep"] = "multistep"
     # Epochs, ascending; none: half and three quarters of the run.
     milestones: tuple[float, ...] = limited((), above=0)
-    gamma: float = limited(0.1, at_least=0)  # factor of a drop
+    gamma: float = limited(0.1, at_least=0, at_most=10)  # factor of a drop
     # LR after each milestone over the peak LR, in place of gamma; none: gamma decides.
     factors: tuple[float, ...] = limited((), at_least=0)
 
@@ -194,6 +194,10 @@ class MultistepSettings(WarmupSettings):
             refuse("milestones", milestones, "must be in ascending order, none of them twice")
         if milestones and milestones[-1] >= epochs:
             refuse("milestones", milestones, f"must be below epochs={epochs}")
+        warmup = self.warmup_length(epochs)
+        first = milestones[0] if milestones else epochs / 2
+        if warmup and first < warmup:
+            refuse("milestones", milestones, f"must be after the {warmup:g} epochs of warmup")
         num_drops = len(milestones or (1, 2))
         if self.factors and len(self.factors) != num_drops:
             reason = f"must be {num_drops} numbers, one for each of schedule.milestones"
@@ -208,12 +212,17 @@ class StepSettings(WarmupSettings):
 
     name: Literal["step"] = "step"
     step_epochs: float | None = limited(None, above=0)  # null: a third of the run
-    gamma: float = limited(0.1, at_least=0)  # factor of a drop
+    gamma: float = limited(0.1, at_least=0, at_most=10)  # factor of a drop
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
         if self.step_epochs is not None and self.step_epochs >= epochs:
             refuse("step_epochs", f"{self.step_epochs:g}", f"must be below epochs={epochs}")
+        warmup = self.warmup_length(epochs)
+        length = self.step_epochs or epochs / 3
+        if warmup and length < warmup:
+            reason = f"must not be below the {warmup:g} epochs of warmup, or it drops in them"
+            refuse("step_epochs", f"{length:g}", reason)
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,8 @@ class ExponentialSettings(WarmupSettings):
     """The same factor every step, over what is left after the warmup."""
 
     name: Literal["exponential"] = "exponential"
-    gamma: float | None = limited(None, above=0)  # factor of an epoch; null: end_lr_ratio decides
+    # Factor of an epoch; null: end_lr_ratio decides.
+    gamma: float | None = limited(None, above=0, at_most=10)
     end_lr_ratio: float | None = limited(None, above=0)  # over the peak LR; both null: 0.001
 
     def check_values(self, epochs: int) -> None:
@@ -271,16 +281,18 @@ class CosineRestartsSettings(FallsToEndSettings):
     name: Literal["cosine_restarts"] = "cosine_restarts"
     cycle_epochs: float | None = limited(None, above=0)  # of the first cycle
     num_cycles: int | None = limited(None, at_least=1)  # both null: 3
-    cycle_mult: float = limited(1.0, at_least=1)  # length of a cycle over that of the one before
+    # Length of a cycle over that of the one before.
+    cycle_mult: float = limited(1.0, at_least=1, at_most=1e6)
     wave: Literal["half", "full"] = "half"  # full: comes up again without a jump
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
         if self.cycle_epochs is not None and self.num_cycles is not None:
             refuse("num_cycles", self.num_cycles, "does not act beside schedule.cycle_epochs")
-        if (self.num_cycles or 0) * math.log(self.cycle_mult) > math.log(1e9):
+        num_cycles = self.num_cycles or (3 if self.cycle_epochs is None else 1)
+        if (num_cycles - 1) * math.log(self.cycle_mult) > math.log(1e9):
             reason = f"must be fewer: with schedule.cycle_mult={self.cycle_mult:g} the first of"
-            refuse("num_cycles", self.num_cycles, f"{reason} them would be no step long")
+            refuse("num_cycles", num_cycles, f"{reason} them would be no step long")
 
 
 @dataclass(frozen=True)
@@ -316,6 +328,7 @@ class WSDSettings(FallsToEndSettings):
     """Warmup, stable, decay."""
 
     name: Literal["wsd"] = "wsd"
+    warmup_epochs: float | None = limited(None, at_least=0)  # null: min(5, 10 % of epochs)
     cooldown_fraction: float = limited(0.2, above=0, at_most=1)  # of the run
     shape: Literal["linear", "one_minus_sqrt"] = "one_minus_sqrt"  # of the cooldown
 
@@ -324,6 +337,9 @@ class WSDSettings(FallsToEndSettings):
         left = 1 - self.warmup_length(epochs) / epochs
         if self.cooldown_fraction > left + 1e-9:
             reason = f"must be at most {left:g}, what the warmup leaves of the run"
+            refuse("cooldown_fraction", self.cooldown_fraction, reason)
+        if self.update == "epoch" and self.cooldown_fraction * epochs <= 1:
+            reason = f"with schedule.update=epoch must be above {1 / epochs:g}, an epoch"
             refuse("cooldown_fraction", self.cooldown_fraction, reason)
 
 
@@ -335,7 +351,7 @@ class RangeTestSettings(FindsLRSettings):
     max_lr: float = limited(10.0, above=0)  # LR of the last step
     # Optimizer steps. Ours: the smoothed loss trails by some ten of them, so of the 100 that are
     # common practice the suggestion comes half a decade late.
-    num_steps: int = limited(300, at_least=2)
+    num_steps: int = limited(300, at_least=5)
     growth: Literal["exponential", "linear"] = "exponential"
     stop_factor: float = limited(4.0, above=1)  # loss over the lowest one, at which it is over
     smoothing: float = limited(0.9, at_least=0, below=1)  # weight of the past in the loss
@@ -395,6 +411,7 @@ def canonical(name: str) -> str:
     ('onecycle', 'warmup_cosine')
     """
     usual = {squash(known): known for known in SCHEDULES}
+    name = name if isinstance(name, str) else repr(name)
     if squash(name) in usual:
         return usual[squash(name)]
     near = get_close_matches(squash(name), usual, n=3, cutoff=0.4)

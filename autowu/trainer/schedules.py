@@ -82,6 +82,9 @@ def create(
         settings: of that schedule, as in `autowu.trainer.schedule_settings`; those left out take
             their defaults.
 
+    `plateau` looks at epochs: call its `end_epoch(train_loss)` after each of them, too. The peak of
+    `range_test_onecycle` is set by its `set_peak(lr)`.
+
     Raises:
         ValueError: an unknown name or keyword, with the nearest names or those that exist; a bad
             value, which the message names.
