@@ -198,10 +198,12 @@ class LARS(Optimizer):
                 trust_coef=self.trust_coef,
                 clip=self.clip,
             )
-            if isinstance(weight_decay, Tensor):
-                torch._foreach_add_(gradients, torch._foreach_mul(parameters, weight_decay))
+            # Of a gradient that the base will turn around, the decay must be turned around too.
+            decay = -weight_decay if group.get("maximize") else weight_decay
+            if isinstance(decay, Tensor):
+                torch._foreach_add_(gradients, torch._foreach_mul(parameters, decay))
             else:
-                torch._foreach_add_(gradients, parameters, alpha=weight_decay)
+                torch._foreach_add_(gradients, parameters, alpha=decay)
             torch._foreach_mul_(gradients, ratios.unbind())
 
 

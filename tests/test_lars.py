@@ -364,3 +364,12 @@ def test_bad_arguments_are_refused_by_name() -> None:
 def test_it_says_so_when_it_would_do_nothing() -> None:
     with pytest.warns(UserWarning, match="always_adapt=True"):
         LARS(torch.optim.SGD(make_parameters(), lr=0.1))
+
+
+def test_the_decay_pulls_towards_zero_under_maximize_too() -> None:
+    for maximize in (False, True):
+        weight = torch.nn.Parameter(torch.tensor([10.0]))
+        weight.grad = torch.tensor([1e-9])
+        base = torch.optim.SGD([weight], lr=0.5, weight_decay=1.0, maximize=maximize)
+        LARS(base, trust_coef=1.0).step()
+        assert float(weight) == pytest.approx(5.0)

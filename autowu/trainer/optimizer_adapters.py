@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from functools import wraps
+from inspect import signature
 from typing import Any
 
 import pytorch_optimizer
@@ -24,11 +25,16 @@ def as_groups(params: Iterable[Any]) -> GroupDicts:
     found = list(params)
     if found and isinstance(found[0], dict):
         return [group | {"params": _listed(group["params"])} for group in found]
-    return [{"params": found}]
+    return [{"params": [_unnamed(each) for each in found]}]
 
 
 def _listed(params: Any) -> list[Any]:
-    return [params] if isinstance(params, Tensor) else list(params)
+    return [params] if isinstance(params, Tensor) else [_unnamed(each) for each in params]
+
+
+def _unnamed(param: Any) -> Any:
+    """The parameter of what `named_parameters()` gives, or the parameter itself."""
+    return param[1] if isinstance(param, tuple) else param
 
 
 def _prepared(kind: Any, prepare: Callable[[Iterable[Any]], Any]) -> Any:
@@ -37,6 +43,19 @@ def _prepared(kind: Any, prepare: Callable[[Iterable[Any]], Any]) -> Any:
     @wraps(kind.__init__)
     def init(self: Any, params: Iterable[Any], *args: Any, **settings: Any) -> None:
         kind.__init__(self, prepare(params), *args, **settings)
+
+    return type(kind.__name__, (kind,), {"__init__": init, "__doc__": kind.__doc__})
+
+
+def _with_muon_groups(kind: Any) -> Any:
+    """A subclass that splits its groups, both halves of a group having one LR."""
+
+    @wraps(kind.__init__)
+    def init(self: Any, params: Iterable[Any], *args: Any, **settings: Any) -> None:
+        arguments = signature(kind.__init__).bind(self, params, *args, **settings)
+        arguments.apply_defaults()
+        settings.setdefault("adamw_lr", arguments.arguments["lr"])
+        kind.__init__(self, split_for_muon(params), *args, **settings)
 
     return type(kind.__name__, (kind,), {"__init__": init, "__doc__": kind.__doc__})
 
@@ -52,10 +71,10 @@ def split_for_muon(params: Iterable[Any]) -> GroupDicts:
     return groups
 
 
-AdaGO = _prepared(pytorch_optimizer.AdaGO, split_for_muon)
-DistributedMuon = _prepared(pytorch_optimizer.DistributedMuon, split_for_muon)
-MuonClip = _prepared(pytorch_optimizer.MuonClip, split_for_muon)
-NorMuon = _prepared(pytorch_optimizer.NorMuon, split_for_muon)
+AdaGO = _with_muon_groups(pytorch_optimizer.AdaGO)
+DistributedMuon = _with_muon_groups(pytorch_optimizer.DistributedMuon)
+MuonClip = _with_muon_groups(pytorch_optimizer.MuonClip)
+NorMuon = _with_muon_groups(pytorch_optimizer.NorMuon)
 
 
 def as_module(params: Iterable[Any]) -> nn.Module:

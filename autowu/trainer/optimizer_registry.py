@@ -238,7 +238,13 @@ def find(name: str) -> Entry:
     Raises:
         ValueError: there is none; the message has the nearest names.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"optimizer.name={name!r}: must be a name")
     key = squash(name)
+    if key == "lookahead":
+        raise ValueError(
+            "optimizer.name=lookahead: is a wrapper around any other one, optimizer.lookahead=true"
+        )
     entry = TABLE.get(key) or _timm_entries().get(key) or _all_entries().get(key)
     if entry is None:
         names = [each.name for each in _all_entries().values()]
@@ -326,11 +332,16 @@ def create(name: str, params: Iterable[Any], **settings: Any) -> Optimizer:
     arguments = dict(entry.defaults) | {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
-    return kind(params, **arguments)
+    try:
+        return kind(params, **arguments)
+    except (ValueError, TypeError, AssertionError, ArithmeticError) as error:
+        raise ValueError(f"optimizer.name={entry.name}: {error}") from error
 
 
 def _check_number(name: str, key: str, value: Any) -> None:
     if value is None or isinstance(value, torch.Tensor):
         return
+    if not isinstance(value, int | float):
+        raise ValueError(f"optimizer.{key}={value!r}: must be a number ({name})")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"optimizer.{key}={value}: must be at least 0 and finite ({name})")

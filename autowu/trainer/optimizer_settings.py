@@ -5,6 +5,7 @@ class takes, when it is asked for; its library is imported then.
 """
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -314,7 +315,8 @@ def make_settings(name: str) -> type[OptimizerSettings]:
         entries.append(("weight_decay", float, limited(0.0, at_least=0)))
     for key, each in taken.items():
         kind = config_type(each.annotation, each.default)
-        if key in ("lr", "weight_decay") or kind is None:
+        # The LR of Muon's other half would not follow a schedule: it is that of the first.
+        if key in ("lr", "weight_decay", "adamw_lr") or kind is None:
             continue
         default = None if _is_infinite(each.default) else _plain(each.default)
         entries.append((key, kind, default if not isinstance(default, dict) else dict))
@@ -348,8 +350,9 @@ def config_type(annotation: Any, default: Any) -> Any:
         return Any if kinds <= {float, str, bool, NoneType} else None
     for kind in (bool, int, float, str):
         if isinstance(default, kind):
-            # An integer default of what is no integer: momentum=0.
-            is_number = kind is int and int not in (*options, annotation)
+            # An integer default of what is no integer: momentum=0, annotated or not.
+            untyped = annotation is inspect.Parameter.empty and default == 0
+            is_number = kind is int and (float in (*options, annotation) or untyped)
             chosen: Any = float if is_number and not isinstance(default, IntEnum) else kind
             return chosen | None if NoneType in options else chosen
     return None

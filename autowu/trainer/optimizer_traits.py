@@ -18,6 +18,7 @@ _REFUSALS = {  # by class
     "OnebitLamb": _ENGINE,
     "SparseAdam": "it takes sparse gradients alone, and those of image networks are dense",
     "DeMo": "it exchanges the gradients among the ranks itself, where the trainer averages them",
+    "DistributedMuon": "it shares the work among the ranks itself; muon does the same without",
     "LoRARite": "it takes the two factors of low-rank adapters alone",
     "SpectralSphere": "it takes two-dimensional weights alone, no biases and no convolutions",
 }

@@ -51,6 +51,8 @@ def parameter_groups(
     """
     lr_mult = dict(lr_mult or {})
     names = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if "" in lr_mult:
+        raise ValueError("optimizer.lr_mult: a part without a name, write lr_mult.PART=FACTOR")
     _check_factors(lr_mult | {"": head_lr_mult}, list(names))
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise ValueError(f"optimizer.layer_decay={layer_decay}: must be above 0 and at most 1")

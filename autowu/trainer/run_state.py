@@ -88,7 +88,7 @@ class RunState:
         same_ranks = len(saved["ranks"]) == ranks.world_size
         own = saved["ranks"][ranks.rank if same_ranks else 0]
         try:
-            trained = saved["training_model"]
+            trained = saved.get("training_model")  # those of earlier versions have none
             self.network.load_state_dict(saved["model"] if trained is None else trained)
             self.evaluated = None if trained is None else saved["model"]
             if self.average is not None:

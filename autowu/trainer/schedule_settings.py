@@ -34,9 +34,11 @@ class ScheduleSettings:
     def check(self, settings: "Settings") -> None:
         """Raise ConfigError for settings that are right one by one but not together."""
         if settings.optimizer.lr is None:
+            # Learning-rate-free optimizers multiply their own estimate with it.
+            finds_lr = settings.optimizer.name.startswith(("dadapt", "prodigy"))
             raise ConfigError(
                 f"optimizer.lr=null: schedule.name={self.name} needs the peak LR,"
-                " for example optimizer.lr=0.001"
+                f" for example optimizer.lr={'1' if finds_lr else '0.001'}"
             )
         self.check_values(settings.epochs)
 

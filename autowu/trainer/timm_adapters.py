@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 class Lookahead(timm.optim.Lookahead):
     """Every `k` steps the weights go `alpha` of the way from where they were `k` steps before.
 
+    The first time is after `2 k` steps: timm takes the slow weights at step `k`.
+
     Zhang et al. 2019, "Lookahead Optimizer: k steps forward, 1 step back", arXiv:1907.08610.
 
     timm's leaves out what torch sets up for hooks, so that those on its steps are never called,
@@ -23,6 +25,9 @@ class Lookahead(timm.optim.Lookahead):
     """
 
     def __init__(self, base_optimizer: Optimizer, alpha: float = 0.5, k: int = 6) -> None:
+        if not isinstance(base_optimizer, Optimizer):
+            kind = type(base_optimizer).__name__
+            raise TypeError(f"base_optimizer must be a torch Optimizer, got {kind}")
         super().__init__(base_optimizer, alpha, k)
         self.__setstate__({})  # the hooks
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from autowu.trainer import value_types
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.limits import closest
+from autowu.trainer.limits import closest, squash
 from autowu.trainer.settings import (
     FILE_AUGMENTS,
     SECTIONS,
@@ -51,7 +51,12 @@ def unknown_name(section: str, name: Any) -> str:
     if section == "optimizer":  # far more than have settings written down
         from autowu.trainer.optimizers import available
 
-        hint = closest(str(name), available(), most=3)
+        if squash(str(name)) == "lookahead":
+            return (
+                f"optimizer.name={name}: is a wrapper around any other one,"
+                " optimizer.lookahead=true"
+            )
+        hint = closest(str(name).lower(), available(), most=3)
         return f"optimizer.name={name}: unknown{hint}; python -m autowu list optimizers names all"
     hint = closest(str(name), names, most=3)
     return f"{section}.name={name}: must be {' or '.join(names)}{hint}"

@@ -6,6 +6,7 @@ import sys
 from typing import Any, get_type_hints
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from autowu.trainer import optimizers
@@ -108,3 +109,24 @@ def test_what_cannot_be_together_is_refused_with_the_value(overrides: str, messa
     separated = overrides.replace(" optimizer", "\noptimizer").split("\n")
     with pytest.raises(ConfigError, match=message):
         parse(*separated)
+
+
+def test_integers_without_an_annotation_stay_integers() -> None:
+    settings = build_settings([], ["optimizer.name=adahessian"]).optimizer
+    assert (settings.n_samples, settings.update_each) == (1, 1)  # type: ignore[attr-defined]
+    assert isinstance(settings.n_samples, int)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["muonclip", "normuon", "adago"])
+def test_both_halves_of_muon_have_one_lr(name: str) -> None:
+    model = torch.nn.Linear(3, 2)
+    groups = optimizers.create(name, model.parameters(), lr=0.2).param_groups
+    assert [group["lr"] for group in groups] == [0.2, 0.2]
+    assert len(optimizers.create(name, model.named_parameters(), lr=0.2).param_groups) == 2
+
+
+def test_lookahead_is_said_to_be_a_wrapper() -> None:
+    with pytest.raises(ConfigError, match="optimizer.lookahead=true"):
+        build_settings([], ["optimizer.name=lookahead"])
+    with pytest.raises(ValueError, match="optimizer.lookahead=true"):
+        optimizers.create("Lookahead", [])

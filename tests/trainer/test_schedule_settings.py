@@ -13,7 +13,7 @@ from autowu.trainer.schedule_settings import SCHEDULES, FindsLRSettings, PeakSet
 
 
 def settings(lr: float | None = 0.1, epochs: int = 10) -> Any:
-    return SimpleNamespace(optimizer=SimpleNamespace(lr=lr), epochs=epochs)
+    return SimpleNamespace(optimizer=SimpleNamespace(lr=lr, name="sgd"), epochs=epochs)
 
 
 COMPOSITE = {"curves": [{"name": "cosine", "length": 1.0}]}
