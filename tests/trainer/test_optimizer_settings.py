@@ -126,7 +126,7 @@ def test_both_halves_of_muon_have_one_lr(name: str) -> None:
 
 
 def test_lookahead_is_said_to_be_a_wrapper() -> None:
-    with pytest.raises(ConfigError, match="optimizer.lookahead=true"):
+    with pytest.raises(ConfigError, match=r"optimizer\.lookahead=true"):
         build_settings([], ["optimizer.name=lookahead"])
-    with pytest.raises(ValueError, match="optimizer.lookahead=true"):
+    with pytest.raises(ValueError, match=r"optimizer\.lookahead=true"):
         optimizers.create("Lookahead", [])
