@@ -1,0 +1,110 @@
+"""AutoWU in Hugging Face's Trainer: a subclass, because callbacks never see the loss of a step.
+
+    trainer = AutoWUTrainer(model, args, train_dataset=dataset)
+
+`AutoWUMixin` does the same to a subclass of Trainer: `class Mine(AutoWUMixin, SFTTrainer): ...`.
+Its state is in every checkpoint, so `trainer.train(resume_from_checkpoint=...)` goes on with the
+same LRs.
+"""
+
+from typing import Any
+
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import has_length
+
+from autowu.scheduler import AutoWU
+from autowu.settings import SchedulerSettings
+
+_ARGUMENTS_OF_OTHERS = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
+
+
+class AutoWUMixin(Trainer):
+    """Trains as the class does that it is mixed into, with the LR set by AutoWU.
+
+    Args:
+        *args, **kwargs: of that class. Those of the TrainingArguments that shape another schedule
+            stay at their defaults; `learning_rate` sets the ratios of parameter groups alone.
+        autowu: keywords of `AutoWU`; None: none. `total_steps` is the Trainer's, and so is
+            `steps_per_epoch` unless it is given (None for a dataset without a length).
+
+    Attributes:
+        lr_scheduler: the `AutoWU`; None before training starts.
+
+    Raises:
+        TypeError, ValueError: when training starts, for a wrong setting, another scheduler, or
+            a checkpoint without a state, or of a run with other settings.
+    """
+
+    lr_scheduler: Any
+    _steps_per_epoch: int | None = None
+
+    def __init__(self, *args: Any, autowu: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        self._autowu = autowu or {}
+        super().__init__(*args, **kwargs)
+
+    def set_initial_training_values(self, args: Any, dataloader: Any, *others: Any) -> Any:
+        values = super().set_initial_training_values(args, dataloader, *others)
+        self._steps_per_epoch = values[1] if has_length(dataloader) else None
+        return values
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        _check_arguments(self.args)
+        if self.lr_scheduler is None:
+            optimizer = optimizer or self.optimizer
+            settings = {"steps_per_epoch": self._steps_per_epoch} | self._autowu
+            self.lr_scheduler = AutoWU(optimizer, num_training_steps, **settings)
+            self._created_lr_scheduler = True  # so that the next train() makes a new one
+        elif self._autowu or not isinstance(self.lr_scheduler, AutoWU):
+            raise ValueError(
+                "AutoWUTrainer makes its scheduler itself, with the settings in `autowu`, and got "
+                f"one, {type(self.lr_scheduler).__name__}: pass optimizers=(optimizer, None)"
+            )
+        return self.lr_scheduler
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # What a window's steps return adds up to its mean, and AutoWU averages what it observes.
+        self.lr_scheduler.observe(loss * self.current_gradient_accumulation_steps)
+        return loss
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        self.lr_scheduler.synchronize()  # all ranks come here, and rank 0 writes for all
+        super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        wanted = self.lr_scheduler.settings
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.state.global_step:
+            _check_settings(self.lr_scheduler.settings, wanted)
+
+
+class AutoWUTrainer(AutoWUMixin):
+    """Hugging Face's Trainer with the LR set by AutoWU; arguments as for `AutoWUMixin`."""
+
+
+def _check_arguments(args: TrainingArguments) -> None:
+    """Refuse what was set for a schedule that AutoWU takes the place of."""
+    for name in _ARGUMENTS_OF_OTHERS:
+        value, default = (getattr(where, name, None) for where in (args, type(args)))
+        if value not in (default, None, {}):
+            raise ValueError(
+                f"AutoWUTrainer finds the warmup and the LR itself, and the TrainingArguments have "
+                f"{name}={getattr(value, 'value', value)!r}: leave it at its default, {default!r}"
+            )
+
+
+def _check_settings(loaded: SchedulerSettings, wanted: SchedulerSettings) -> None:
+    """Refuse to resume with other settings, or with none: the Trainer passes over what it lacks."""
+    if loaded is wanted:  # a state brings its own
+        raise ValueError(
+            "the checkpoint does not hold optimizer.pt and scheduler.pt, and AutoWU would start "
+            "its warmup again: save with save_only_model=False"
+        )
+    old, new = loaded.as_dict(), wanted.as_dict()
+    for name in old:
+        if old[name] != new[name]:
+            raise ValueError(
+                f"the checkpoint is that of a run with {name}={old[name]!r}, and this one has "
+                f"{new[name]!r}: AutoWU resumes with the same settings and the same length alone"
+            )

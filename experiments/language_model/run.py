@@ -1,0 +1,218 @@
+"""A small GPT on Python's sources for one epoch: AutoWU beside warmup-cosine at five peak LRs.
+
+    nice python -m experiments.language_model.run     ten minutes on two free cores; restartable
+
+Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
+The figure and the table of the README: `python -m experiments.language_model.plot`.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PrinterCallback,
+    Trainer,
+    TrainingArguments,
+)
+
+from autowu.integrations.transformers import AutoWUTrainer
+from experiments.language_model.text import Text, standard_library
+from experiments.tables import append_row, commit, read_rows, write_rows
+
+FOLDER = Path(__file__).parent
+SEEDS = (0, 1, 2)
+PEAK_LRS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of the baseline
+WARMUP_FRACTION = 0.1  # of the baseline's steps
+VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
+    "autowu": {},
+    "autowu max_lr=0.01": {"max_lr": 0.01},
+    "autowu max_lr=0.1": {"max_lr": 0.1},
+    "autowu max_lr=0.1 max_warmup_fraction=0.25": {"max_lr": 0.1, "max_warmup_fraction": 0.25},
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the network, its text and its budget."""
+
+    num_steps: int = 600  # optimizer steps, one epoch in all
+    batch_size: int = 32  # sequences
+    context: int = 64  # bytes of a sequence
+    width: int = 96
+    num_layers: int = 2
+    num_heads: int = 4
+    num_validation_sequences: int = 2048
+
+    @property
+    def num_train_bytes(self) -> int:
+        return self.num_steps * self.batch_size * self.context
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    method: str  # warmup_cosine, or a key of VARIANTS
+    peak_lr: float | None  # None: AutoWU finds it
+    seed: int  # of weights and order of the sequences
+
+    def columns(self, size: Size) -> dict[str, str]:
+        """What tells its rows from those of other runs."""
+        return {
+            "method": self.method,
+            "peak_lr": "" if self.peak_lr is None else f"{self.peak_lr:g}",
+            "seed": str(self.seed),
+            "total_steps": str(size.num_steps),
+        }
+
+
+def cells(methods: Iterable[str]) -> list[Cell]:
+    made = []
+    for seed in SEEDS:
+        for method in methods:
+            for peak_lr in PEAK_LRS if method == "warmup_cosine" else (None,):
+                made.append(Cell(method, peak_lr, seed))
+    return made
+
+
+def sequences(text: bytes, context: int) -> list[dict[str, torch.Tensor]]:
+    """Pieces of `context` bytes, a byte a token (context,); the network shifts the labels."""
+    pieces = torch.frombuffer(bytearray(text), dtype=torch.uint8).long().view(-1, context)
+    return [{"input_ids": piece, "labels": piece} for piece in pieces]
+
+
+def build_model(size: Size) -> GPT2LMHeadModel:
+    """With random weights, and without dropout, because no text is seen twice."""
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=256,
+            n_positions=size.context,
+            n_embd=size.width,
+            n_layer=size.num_layers,
+            n_head=size.num_heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+
+
+def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Trainer:
+    """The optimizer, AdamW, and the clipping of its gradients are the Trainer's defaults."""
+    common: dict[str, Any] = {
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": size.batch_size,
+        "per_device_eval_batch_size": 64,
+        "seed": cell.seed,
+        "logging_steps": 10,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level": "error",
+        "use_cpu": True,
+    }
+    data = {
+        "train_dataset": sequences(text.train, size.context),
+        "eval_dataset": sequences(text.validation, size.context),
+    }
+    if cell.peak_lr is None:
+        settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
+        arguments = TrainingArguments(output_dir, **common)
+        return AutoWUTrainer(build_model(size), arguments, autowu=settings, **data)
+    arguments = TrainingArguments(
+        output_dir,
+        learning_rate=cell.peak_lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=round(WARMUP_FRACTION * size.num_steps),
+        **common,
+    )
+    return Trainer(build_model(size), arguments, **data)
+
+
+def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The row of one run, and its loss curve in rows of ten steps each."""
+    text = standard_library(size.num_train_bytes, size.num_validation_sequences * size.context)
+    transformers.set_seed(cell.seed)
+    with tempfile.TemporaryDirectory() as output_dir:
+        trainer = build_trainer(cell, size, text, output_dir)
+        trainer.remove_callback(PrinterCallback)
+        start = time.process_time()
+        trainer.train()
+        cpu_seconds = time.process_time() - start
+        validation_loss = trainer.evaluate()["eval_loss"]
+    assert trainer.state.global_step == size.num_steps
+    found = trainer.lr_scheduler if cell.peak_lr is None else None
+    row = {
+        "source": "ours",
+        "status": "done",
+        **cell.columns(size),
+        "validation_loss": f"{validation_loss:.4f}",  # nats a byte
+        "switch_step": found.switch_step if found else "",
+        "start_lr": f"{found.start_lr:.6g}" if found else "",
+        "parameters": trainer.model.num_parameters(),
+        "cpu_seconds": f"{cpu_seconds:.1f}",
+        "text_sha256": text.sha256[:16],
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "commit": commit(),
+        "device": "cpu",
+    }
+    curve = [
+        {
+            **cell.columns(size),
+            "step": entry["step"],
+            "loss": f"{entry['loss']:.4f}",
+            "lr": f"{entry['learning_rate']:.4g}",
+        }
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    return row, curve
+
+
+def key_of(row: dict[str, str]) -> tuple[str, ...]:
+    return row["method"], row["peak_lr"], row["seed"], row["total_steps"]
+
+
+def run(todo: Iterable[Cell], size: Size, folder: Path, num_processes: int) -> None:
+    """Make the runs that results.csv lacks, and write each down when it ends."""
+    results, curves = folder / "results.csv", folder / "curves.csv"
+    done = {key_of(row) for row in read_rows(results)}
+    # A curve is written before its row, and so may lie there without one after a kill.
+    write_rows(curves, [row for row in read_rows(curves) if key_of(row) in done])
+    spawn = get_context("spawn")
+    one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
+    with ProcessPoolExecutor(num_processes, spawn, **one_thread) as pool:
+        missing = [cell for cell in todo if key_of(cell.columns(size)) not in done]
+        for future in as_completed(pool.submit(train, cell, size) for cell in missing):
+            row, curve = future.result()
+            for point in curve:
+                append_row(curves, point)
+            append_row(results, row)
+            print(*key_of(row), row["validation_loss"], row["start_lr"], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    methods = ("warmup_cosine", *VARIANTS)
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--processes", type=int, default=2, help="runs at once, a core each")
+    options = parser.parse_args()
+    run(cells(options.methods), Size(), FOLDER, options.processes)
+
+
+if __name__ == "__main__":
+    main()
