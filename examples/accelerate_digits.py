@@ -67,6 +67,7 @@ def main(resume: str = "") -> None:
         f"warmup of {scheduler.switch_step} steps, then decay from LR {scheduler.start_lr:.3g}; "
         f"accuracy {num_correct.item() / len(test):.3f}"
     )
+    accelerator.end_training()
 
 
 if __name__ == "__main__":
