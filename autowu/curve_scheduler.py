@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, to_float, to_ratio
+from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, set_lr, to_float, to_ratio
 
 
 class CurveScheduler(LRScheduler):
@@ -108,10 +108,7 @@ class CurveScheduler(LRScheduler):
         """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""
         lrs = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+            set_lr(group, lr)
         self._last_lr = [copy_lr(group["lr"]) for group in self.optimizer.param_groups]
 
     def _adopt_groups(self) -> None:

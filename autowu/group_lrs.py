@@ -17,6 +17,14 @@ def to_float(lr: Any) -> float:
     return 0.0 if lr is None else float(lr)
 
 
+def set_lr(group: dict[str, Any], lr: Any) -> None:
+    """Put a learning rate into a group; a tensor there is filled, never replaced."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(lr)
+    else:
+        group["lr"] = lr
+
+
 def reference_lr(base_lrs: Sequence[Any], default: Any) -> float:
     """The LR of the group whose ratio is 1: the optimizer's default if some group has it.
 

@@ -7,11 +7,13 @@ end span what the warmup leaves of the run; drops are counted from the start of 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from autowu import schedules
 from autowu.trainer import schedule_settings as kinds
 
 Curve = Callable[[float], float]
+Growth = Literal["exponential", "linear"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,20 @@ class After:
 
     def __call__(self, units: float) -> float:
         return self.curve(units - self.delay)
+
+
+def sweep_lr(step: int, num_steps: int, min_lr: float, max_lr: float, growth: Growth) -> float:
+    """The LR of a step of the test, so that the first has `min_lr` and the last `max_lr`.
+
+    >>> [round(sweep_lr(step, 5, 1e-4, 1.0, "exponential"), 6) for step in range(5)]
+    [0.0001, 0.001, 0.01, 0.1, 1.0]
+    >>> sweep_lr(0, 1, 0.5, 1.0, "linear")
+    0.5
+    """
+    if num_steps == 1:
+        return min_lr
+    curve = schedules.linear if growth == "linear" else schedules.exponential
+    return curve(step, num_steps - 1, min_lr, max_lr)
 
 
 def named_curve(
@@ -69,17 +85,8 @@ def named_curve(
             timescale = units(chosen.timescale_epochs) or rise or None
             return rest(schedules.inverse_sqrt, timescale=timescale)
         case kinds.OneCycleSettings():
-            cycle = partial(
-                schedules.one_cycle,
-                num_steps=left,
-                peak_lr=peak,
-                div_factor=chosen.div_factor,
-                final_div_factor=chosen.final_div_factor,
-                pct_start=chosen.pct_start,
-                anneal=chosen.anneal,
-                three_phase=chosen.three_phase,
-            )
-            return After(cycle, rise)
+            cycle = partial(schedules.one_cycle, num_steps=left, peak_lr=peak)
+            return After(partial(cycle, **chosen.shape_keywords()), rise)
     assert isinstance(chosen, kinds.FallsToEndSettings)
     end_lr = peak * chosen.end_lr_ratio
     match chosen:

@@ -37,25 +37,21 @@ def _unnamed(param: Any) -> Any:
     return param[1] if isinstance(param, tuple) else param
 
 
-def _prepared(kind: Any, prepare: Callable[[Iterable[Any]], Any]) -> Any:
-    """A subclass that calls `prepare` on its first argument; its signature stays."""
+def _prepared(
+    kind: Any, prepare: Callable[[Iterable[Any]], Any], follows_lr: str | None = None
+) -> Any:
+    """A subclass that calls `prepare` on its first argument; its signature stays.
+
+    `follows_lr` is another LR that it takes, which is `lr` unless it is given.
+    """
 
     @wraps(kind.__init__)
     def init(self: Any, params: Iterable[Any], *args: Any, **settings: Any) -> None:
+        if follows_lr is not None:
+            bound = signature(kind.__init__).bind(self, params, *args, **settings)
+            bound.apply_defaults()
+            settings.setdefault(follows_lr, bound.arguments["lr"])
         kind.__init__(self, prepare(params), *args, **settings)
-
-    return type(kind.__name__, (kind,), {"__init__": init, "__doc__": kind.__doc__})
-
-
-def _with_muon_groups(kind: Any) -> Any:
-    """A subclass that splits its groups, both halves of a group having one LR."""
-
-    @wraps(kind.__init__)
-    def init(self: Any, params: Iterable[Any], *args: Any, **settings: Any) -> None:
-        arguments = signature(kind.__init__).bind(self, params, *args, **settings)
-        arguments.apply_defaults()
-        settings.setdefault("adamw_lr", arguments.arguments["lr"])
-        kind.__init__(self, split_for_muon(params), *args, **settings)
 
     return type(kind.__name__, (kind,), {"__init__": init, "__doc__": kind.__doc__})
 
@@ -71,10 +67,10 @@ def split_for_muon(params: Iterable[Any]) -> GroupDicts:
     return groups
 
 
-AdaGO = _with_muon_groups(pytorch_optimizer.AdaGO)
-DistributedMuon = _with_muon_groups(pytorch_optimizer.DistributedMuon)
-MuonClip = _with_muon_groups(pytorch_optimizer.MuonClip)
-NorMuon = _with_muon_groups(pytorch_optimizer.NorMuon)
+AdaGO = _prepared(pytorch_optimizer.AdaGO, split_for_muon, "adamw_lr")
+DistributedMuon = _prepared(pytorch_optimizer.DistributedMuon, split_for_muon, "adamw_lr")
+MuonClip = _prepared(pytorch_optimizer.MuonClip, split_for_muon, "adamw_lr")
+NorMuon = _prepared(pytorch_optimizer.NorMuon, split_for_muon, "adamw_lr")
 
 
 def as_module(params: Iterable[Any]) -> nn.Module:

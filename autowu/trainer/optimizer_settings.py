@@ -94,12 +94,8 @@ class AdamSettings(OptimizerSettings):
 
 
 @dataclass(frozen=True)
-class AdamWSettings(OptimizerSettings):
-    name: Literal["adamw"] = "adamw"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    amsgrad: bool = False
-    fused: bool | None = None  # one kernel for all; null: torch decides
+class AdamWSettings(AdamSettings):
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ def build(
         MissingPackage: the optimizer is not installed.
     """
     name = canonical(name)
+    known = keywords(name)
     if lr is None:
         lr = 1.0 if needs_equal_lrs(name) else 1e-3
     groups: Any = parameter_groups(
@@ -100,14 +101,14 @@ def build(
             f"optimizer.name={name}: estimates one LR for all parameters, so it takes neither "
             "optimizer.lr_mult, optimizer.head_lr_mult nor optimizer.layer_decay"
         )
-    if head_weight_decay and "weight_decay" not in keywords(name):
+    if head_weight_decay and "weight_decay" not in known:
         raise ValueError(
             f"optimizer.head_weight_decay={head_weight_decay}: {name} has no weight decay"
         )
     own = {
         key: value
         for key, value in settings.items()
-        if not (value is None and keywords(name).get(key) == math.inf)  # null in a config
+        if not (value is None and known.get(key) == math.inf)  # null in a config
     }
     optimizer = create(name, groups, lr=lr, weight_decay=weight_decay, **own)
     if lars:

@@ -7,30 +7,27 @@ Smith 2015, arXiv:1506.01186. What the losses suggest is in `suggest.py`. The co
 
 import copy
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autowu.group_lrs import reference_lr, to_ratio
-from autowu.schedules import exponential, linear
+from autowu.group_lrs import reference_lr, set_lr, to_ratio
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import Interrupted
 from autowu.trainer.files import atomic_file
-from autowu.trainer.random_state import get_random_state, set_random_state
+from autowu.trainer.named_curves import Growth, sweep_lr
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.suggest import smooth, steepest, valley
+from autowu.trainer.unchanged import unchanged
 
-Growth = Literal["exponential", "linear"]
-PLAIN = (int, float, str, type(None), Tensor, random.Random)  # what an optimizer notes of itself
 # In fp16 the scaler begins at 2^16 and halves: so many steps left out in a row are not its search.
 MOST_SKIPPED = 24
 CSV_HEADER = "lr,loss,smoothed\n"
@@ -53,20 +50,6 @@ class RangeTest(NamedTuple):
         Ours: of the two, the valley depends on a whole stretch of the curve, not on one slope.
         """
         return self.valley if self.valley is not None else self.steepest
-
-
-def sweep_lr(step: int, num_steps: int, min_lr: float, max_lr: float, growth: Growth) -> float:
-    """The LR of a step of the test, so that the first has `min_lr` and the last `max_lr`.
-
-    >>> [round(sweep_lr(step, 5, 1e-4, 1.0, "exponential"), 6) for step in range(5)]
-    [0.0001, 0.001, 0.01, 0.1, 1.0]
-    >>> sweep_lr(0, 1, 0.5, 1.0, "linear")
-    0.5
-    """
-    if num_steps == 1:
-        return min_lr
-    curve = linear if growth == "linear" else exponential
-    return curve(step, num_steps - 1, min_lr, max_lr)
 
 
 def sweep(
@@ -107,7 +90,8 @@ def sweep(
     stopped = False
     while len(lrs) < num_steps and not stopped:
         lr = sweep_lr(len(lrs), num_steps, min_lr, max_lr, growth)
-        set_lrs(optimizer, lr, shares)
+        for group, share in zip(optimizer.param_groups, shares, strict=True):
+            set_lr(group, share * lr)
         loss = take_step()
         if loss is None:
             skipped += 1
@@ -168,15 +152,6 @@ def group_shares(optimizer: Optimizer) -> list[float]:
         to_ratio(lr, reference) * float(group.get("lr_scale", 1.0))
         for lr, group in zip(base_lrs, groups, strict=True)
     ]
-
-
-def set_lrs(optimizer: Optimizer, lr: float, shares: Sequence[float]) -> None:
-    """Give each group its share of an LR; a tensor is filled, never replaced."""
-    for group, share in zip(optimizer.param_groups, shares, strict=True):
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(share * lr)
-        else:
-            group["lr"] = share * lr
 
 
 def run_range_test(
@@ -297,99 +272,6 @@ def _start_training(module: nn.Module, optimizer: Any) -> None:
     module.train()
     if hasattr(optimizer, "train"):  # Schedule-Free has modes of its own
         optimizer.train()
-
-
-@contextmanager
-def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) -> Iterator[None]:
-    """A block after which, however it ends, all that training changes is as it was, bit for bit.
-
-    Parameters, their gradients and buffers; the train or eval mode of each module; moments, LRs and
-    whatever else stands in the optimizer's groups; the random states of Python, NumPy, torch and
-    the device. A copy of them lies on the device meanwhile.
-    """
-    groups = [p for group in optimizer.param_groups for p in group["params"]]
-    parameters = list(dict.fromkeys([*network.parameters(), *groups]))
-    tensors = [*parameters, *network.buffers()]
-    copies = [tensor.detach().clone() for tensor in tensors]
-    gradients = [parameter.grad for parameter in parameters]
-    modes = [(module, module.training) for module in network.modules()]
-    random_state = get_random_state(device)
-    optimizers = [(each, _copy_optimizer(each)) for each in _with_inner(optimizer)]
-    try:
-        # Whoever adds to a gradient in place would add to the caller's.
-        for parameter in parameters:
-            parameter.grad = None
-        yield
-    finally:
-        with torch.no_grad():
-            for tensor, saved in zip(tensors, copies, strict=True):
-                tensor.copy_(saved)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for module, mode in modes:
-            module.training = mode
-        for each, (state, entries, attributes) in optimizers:
-            _restore_optimizer(each, state, entries, attributes)
-        set_random_state(random_state, device)
-
-
-def _with_inner(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizer and those that it wraps, as Lookahead does."""
-    found = [optimizer]
-    for each in found:
-        inner = [value for value in vars(each).values() if isinstance(value, Optimizer)]
-        found += [value for value in inner if all(value is not known for known in found)]
-    return found
-
-
-def _copy_optimizer(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str, Any]], Any]:
-    """Its state by parameter, its groups without their parameters, and its plain attributes.
-
-    Not its `state_dict`, through which moments may come back in the dtype of the weights.
-    """
-    state = {key: _copy(value) for key, value in optimizer.state.items()}
-    entries = [
-        {key: _copy(value) for key, value in group.items() if key != "params"}
-        for group in optimizer.param_groups
-    ]
-    attributes = {
-        key: _copy(value)
-        for key, value in vars(optimizer).items()
-        # Of dicts plain ones: hooks are in others, and belong to whoever registered them.
-        if isinstance(value, PLAIN) or (type(value) is dict and key != "defaults")
-    }
-    return state, entries, attributes
-
-
-def _restore_optimizer(
-    optimizer: Optimizer,
-    state: dict[Any, Any],
-    entries: list[dict[str, Any]],
-    attributes: dict[str, Any],
-) -> None:
-    optimizer.state.clear()
-    optimizer.state.update(state)
-    for group, kept in zip(optimizer.param_groups, entries, strict=True):
-        lr = group["lr"]
-        parameters = group["params"]
-        group.clear()
-        group.update({"params": parameters} | kept)
-        if isinstance(lr, Tensor) and isinstance(kept["lr"], Tensor):
-            group["lr"] = lr.copy_(kept["lr"])  # whoever holds that tensor still does
-    vars(optimizer).update(attributes)
-
-
-def _copy(value: Any) -> Any:
-    """A copy of nested dicts, lists, tensors and what else an optimizer holds."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        copied = copy.copy(value)  # of its own type, with its default factory if it has one
-        copied.update((key, _copy(entry)) for key, entry in value.items())
-        return copied
-    if type(value) in (list, tuple):
-        return type(value)(_copy(entry) for entry in value)
-    return copy.deepcopy(value)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ asks `check`, and `autowu.trainer.schedules.create` asks `check_values`.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -14,6 +14,7 @@ from autowu.settings import COOLDOWN_DECAYS, Decay
 from autowu.trainer.composite import read_pieces
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest, limited, squash
+from autowu.trainer.lr_scaling import ScaleLR
 
 if TYPE_CHECKING:
     from autowu.trainer.settings import Settings
@@ -108,7 +109,7 @@ class PeakSettings(ScheduleSettings):
     """What every schedule has whose peak is `optimizer.lr`."""
 
     update: Literal["step", "epoch"] = "step"  # when the LR changes
-    scale_lr: Literal["none", "linear", "sqrt"] = "none"  # with batch_size / base_batch_size
+    scale_lr: ScaleLR = "none"  # with batch_size / base_batch_size
     # Images per optimizer step that optimizer.lr is meant for.
     base_batch_size: int = limited(256, at_least=1)
 
@@ -262,10 +263,9 @@ class InverseSqrtSettings(WarmupSettings):
 
 
 @dataclass(frozen=True)
-class OneCycleSettings(WarmupSettings):
-    """The keywords of PyTorch's OneCycleLR; the peak is `optimizer.lr`."""
+class OneCycleShape(ScheduleSettings):
+    """The keywords of PyTorch's OneCycleLR that say how it rises and falls."""
 
-    name: Literal["onecycle"] = "onecycle"
     div_factor: float = limited(25.0, above=0)  # peak over the first LR
     final_div_factor: float = limited(1e4, above=0)  # first over the last LR
     pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
@@ -276,6 +276,18 @@ class OneCycleSettings(WarmupSettings):
         super().check_values(epochs)
         if self.three_phase and self.pct_start > 0.5:
             refuse("pct_start", self.pct_start, "must be at most 0.5 with schedule.three_phase")
+
+    def shape_keywords(self) -> dict[str, Any]:
+        """Those of `autowu.schedules.one_cycle`."""
+        own = fields(OneCycleShape)
+        return {each.name: getattr(self, each.name) for each in own if each.name != "name"}
+
+
+@dataclass(frozen=True)
+class OneCycleSettings(OneCycleShape, WarmupSettings):
+    """The keywords of PyTorch's OneCycleLR; the peak is `optimizer.lr`."""
+
+    name: Literal["onecycle"] = "onecycle"
 
 
 @dataclass(frozen=True)
@@ -365,21 +377,11 @@ class LRRangeTestSettings(RangeTestSettings):
 
 
 @dataclass(frozen=True)
-class RangeTestOneCycleSettings(RangeTestSettings):
+class RangeTestOneCycleSettings(OneCycleShape, RangeTestSettings):
     """A range test, then a one-cycle with the LR that it suggests as its peak."""
 
     name: Literal["range_test_onecycle"] = "range_test_onecycle"
     suggestion: Literal["steepest", "valley"] = "valley"  # which LR becomes the peak
-    div_factor: float = limited(25.0, above=0)  # peak over the first LR
-    final_div_factor: float = limited(1e4, above=0)  # first over the last LR
-    pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
-    anneal: Literal["cos", "linear"] = "cos"
-    three_phase: bool = False  # fall to the first LR in as many steps as the rise, then on
-
-    def check_values(self, epochs: int) -> None:
-        super().check_values(epochs)
-        if self.three_phase and self.pct_start > 0.5:
-            refuse("pct_start", self.pct_start, "must be at most 0.5 with schedule.three_phase")
 
 
 SCHEDULES: dict[str, type[ScheduleSettings]] = {

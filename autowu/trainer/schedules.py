@@ -1,7 +1,7 @@
 """Learning-rate schedules by name, all driven alike: `optimizer.step(); schedule.step(loss)`."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Protocol, get_args, get_origin
@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol, get_args, get_origin
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autowu import AutoWU, MinimumTest, Phase, schedules
+from autowu import AutoWU, MinimumTest, Phase
 from autowu.trainer import schedule_settings as kinds
 from autowu.trainer.composite import composite, read_pieces, warmup_end
 from autowu.trainer.curve_schedule import CurveSchedule, LateOneCycle, WarmedUp, one_cycle_rise
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest
 from autowu.trainer.lr_scaling import scale_factor, scale_pieces
-from autowu.trainer.named_curves import named_curve
+from autowu.trainer.named_curves import named_curve, sweep_lr
 from autowu.trainer.plateau import PlateauSchedule
 from autowu.trainer.schedule_settings import SCHEDULES, canonical
 from autowu.trainer.validation import Field, outside_limits, wrong_type
@@ -101,9 +101,16 @@ def create(
     if isinstance(chosen, kinds.AutoWUSettings):
         return _autowu(optimizer, run, chosen)
     if isinstance(chosen, kinds.LRRangeTestSettings):
-        return CurveSchedule(optimizer, _sweep(chosen), peak=chosen.min_lr, absolute=True)
+        curve = partial(
+            sweep_lr,
+            num_steps=chosen.num_steps,
+            min_lr=chosen.min_lr,
+            max_lr=chosen.max_lr,
+            growth=chosen.growth,
+        )
+        return CurveSchedule(optimizer, curve, peak=chosen.min_lr, absolute=True)
     if isinstance(chosen, kinds.RangeTestOneCycleSettings):
-        return LateOneCycle(optimizer, run.num_steps, **_one_cycle_keywords(chosen))
+        return LateOneCycle(optimizer, run.num_steps, **chosen.shape_keywords())
     assert isinstance(chosen, kinds.PeakSettings)
     if chosen.scale_lr != "none" and batch_size is None:
         raise ValueError(f"schedule.scale_lr={chosen.scale_lr}: needs batch_size, got None")
@@ -123,14 +130,6 @@ def _autowu(optimizer: Optimizer, run: Run, chosen: kinds.AutoWUSettings) -> Aut
     settings = dataclasses.asdict(chosen)
     del settings["name"]
     return AutoWU(optimizer, run.num_steps, run.steps_per_epoch, **settings)
-
-
-def _sweep(chosen: kinds.LRRangeTestSettings) -> Callable[[float], float]:
-    """The learning rates of a range test: `max_lr` is that of its last step."""
-    curve = schedules.exponential if chosen.growth == "exponential" else schedules.linear
-    return partial(
-        curve, num_steps=chosen.num_steps - 1, start_lr=chosen.min_lr, end_lr=chosen.max_lr
-    )
 
 
 def _composite(optimizer: Optimizer, run: Run, chosen: kinds.CompositeSettings) -> CurveSchedule:
@@ -178,11 +177,6 @@ def _with_warmup(optimizer: Optimizer, run: Run, chosen: kinds.WarmupSettings) -
     if isinstance(chosen, kinds.OneCycleSettings):
         rise += one_cycle_rise(num_units - rise, chosen.pct_start)
     return CurveSchedule(optimizer, warmed, warmup_steps=rise * per_unit, peak=scale)
-
-
-def _one_cycle_keywords(chosen: kinds.RangeTestOneCycleSettings) -> dict[str, Any]:
-    names = ("div_factor", "final_div_factor", "pct_start", "anneal", "three_phase")
-    return {name: getattr(chosen, name) for name in names}
 
 
 def _count(name: str, value: Any) -> int:

@@ -152,8 +152,12 @@ class OptimizerStep:
             buffer.copy_(copied)
 
     @property
+    def _uncompiled(self) -> nn.Module:
+        return getattr(self.replica, "_orig_mod", self.replica)  # inside torch.compile
+
+    @property
     def _ddp(self) -> DistributedDataParallel | None:
-        replica = getattr(self.replica, "_orig_mod", self.replica)  # inside torch.compile
+        replica = self._uncompiled
         return replica if isinstance(replica, DistributedDataParallel) else None
 
     def _no_sync(self) -> AbstractContextManager[None]:
@@ -162,8 +166,7 @@ class OptimizerStep:
     @property
     def _network(self) -> nn.Module:
         """The network itself, inside of what compiles it and averages its gradients."""
-        replica = getattr(self.replica, "_orig_mod", self.replica)
-        return replica.module if isinstance(replica, DistributedDataParallel) else replica
+        return self._uncompiled if self._ddp is None else self._ddp.module
 
     def _backward(self, loss: Tensor) -> None:
         if not self.create_graph:

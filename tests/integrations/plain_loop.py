@@ -5,17 +5,23 @@ one Python float a step, so that nothing of what the adapters use is used here. 
 the sweep ends at LRs where the last bit of a float32 would soon be seen in the loss.
 """
 
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from autowu import AutoWU
+from tests import launch
 
 BATCH_SIZE = 16
 SETTINGS = {"min_lr": 1e-3, "max_lr": 30.0, "patience": 2}  # finds a minimum within 80 steps
+RESUMED = SETTINGS | {"test_interval": 4}  # so that a save comes between two tests
+NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
 Batch = tuple[Tensor, Tensor]
 
 
@@ -35,6 +41,12 @@ def batches_of(rank: int = 0, num_ranks: int = 1, num_batches: int = 10) -> list
     inputs = torch.tensor(images[rows] / 16, dtype=torch.float64)
     targets = torch.tensor(labels[rows])
     return list(zip(inputs.split(BATCH_SIZE), targets.split(BATCH_SIZE), strict=True))
+
+
+def of_both_ranks() -> list[Batch]:
+    """An epoch for trainers that deal it out themselves, to two ranks as `batches_of` does."""
+    pairs = zip(batches_of(0, 2), batches_of(1, 2), strict=True)
+    return list(itertools.chain.from_iterable(pairs))
 
 
 class StatefulLoader:
@@ -109,3 +121,26 @@ def report(scheduler: AutoWU, lrs: list[float]) -> dict[str, Any]:
         "start_lr": scheduler.start_lr,
         "last_step": scheduler.last_epoch,
     }
+
+
+def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
+    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
+    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
+    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
+    assert (result["switch_step"], result["last_step"]) == (
+        plain["switch_step"],
+        plain["last_step"],
+    )
+    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
+
+
+def results_of_two_ranks(module: str, folder: Path) -> list[dict[str, Any]]:
+    """What `run_as_rank` of a test module saved as `rank0.pt` and `rank1.pt` in the folder.
+
+    It is run in two processes, whose arguments are the rank and the folder.
+    """
+    code = f"from tests.integrations.{module} import run_as_rank; run_as_rank()"
+    own = {rank: [str(rank), str(folder)] for rank in range(2)}
+    for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
+        assert returncode == 0, errors
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]

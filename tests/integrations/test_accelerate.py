@@ -1,7 +1,6 @@
 """The loop with Accelerate and `step`, held to a plain loop over the same batches."""
 
 import gc
-import itertools
 import math
 import sys
 import weakref
@@ -14,16 +13,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from autowu import AutoWU
-from tests import launch
 from tests.helpers import assert_same_state
 from tests.integrations.plain_loop import (
     BATCH_SIZE,
+    NUM_EPOCHS,
+    RESUMED,
     SETTINGS,
     Batch,
+    assert_equals_plain_loop,
     batches_of,
     build_model,
     build_optimizer,
+    of_both_ranks,
     report,
+    results_of_two_ranks,
     train_plainly,
 )
 from tests.integrations.test_plain_loop import check_found, load_example
@@ -34,8 +37,6 @@ from accelerate.state import AcceleratorState, GradientState  # noqa: E402
 from autowu.integrations.accelerate import step  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
-RESUMED = SETTINGS | {"test_interval": 4}  # so that a save comes between two tests
-NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
 
 
 def reset_accelerate() -> None:
@@ -103,28 +104,11 @@ class Run:
         self.optimizer.zero_grad()
 
 
-def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
-    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
-    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
-    assert (result["switch_step"], result["last_step"]) == (
-        plain["switch_step"],
-        plain["last_step"],
-    )
-    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
-
-
 @pytest.mark.parametrize("accumulate", [1, 4])  # 4: windows of 4, 4 and 2 batches
 def test_the_scheduler_sees_one_loss_a_step_as_in_a_plain_loop(accumulate: int) -> None:
     num_epochs = NUM_EPOCHS[accumulate]
     plain = train_plainly([batches_of()], num_epochs, accumulate, False, **SETTINGS)
     assert_equals_plain_loop(Run(batches_of(), num_epochs, accumulate).train(), plain)
-
-
-def of_both_ranks() -> list[Batch]:
-    """An epoch that Accelerate deals out to two ranks as `batches_of` does."""
-    pairs = zip(batches_of(0, 2), batches_of(1, 2), strict=True)
-    return list(itertools.chain.from_iterable(pairs))
 
 
 def run_as_rank() -> None:
@@ -144,12 +128,7 @@ def run_as_rank() -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("accelerate_ranks")
-    code = "from tests.integrations.test_accelerate import run_as_rank; run_as_rank()"
-    own = {rank: [str(rank), str(folder)] for rank in range(2)}
-    for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
-        assert returncode == 0, errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks("test_accelerate", tmp_path_factory.mktemp("accelerate_ranks"))
 
 
 @pytest.mark.xdist_group("accelerate_ranks")

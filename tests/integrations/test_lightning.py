@@ -11,16 +11,19 @@ import torch
 from torch import nn
 
 from autowu import AutoWU
-from tests import launch
 from tests.helpers import assert_same_state
 from tests.integrations.plain_loop import (
+    NUM_EPOCHS,
+    RESUMED,
     SETTINGS,
     Batch,
     StatefulLoader,
+    assert_equals_plain_loop,
     batches_of,
     build_model,
     build_optimizer,
     report,
+    results_of_two_ranks,
     train_plainly,
 )
 
@@ -33,7 +36,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning"),
     pytest.mark.filterwarnings("ignore:.*:FutureWarning"),
 ]
-NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
 
 
 class Classifier(lightning.LightningModule):
@@ -74,26 +76,16 @@ def fit(
     *others: Any,
     module: Classifier | None = None,
     ckpt_path: Path | None = None,
+    autowu: dict[str, Any] = SETTINGS,
     **settings: Any,
 ) -> dict[str, Any]:
-    callback = AutoWUCallback(**SETTINGS)
+    callback = AutoWUCallback(**autowu)
     module = module or Classifier()
     trainer = build_trainer([callback, *others], max_epochs=num_epochs, **settings)
     trainer.fit(module, StatefulLoader(batches), ckpt_path=ckpt_path)
     assert callback.scheduler is not None
     result = report(callback.scheduler, module.lrs)
     return result | {"state": callback.scheduler.state_dict()}
-
-
-def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
-    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
-    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
-    assert (result["switch_step"], result["last_step"]) == (
-        plain["switch_step"],
-        plain["last_step"],
-    )
-    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])  # 4: windows of 4, 4 and 2 batches
@@ -108,27 +100,22 @@ def run_as_rank() -> None:
     """What each of two ranks does: runs with and without accumulation, and one that is resumed."""
     torch.set_num_threads(1)
     rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-    ranks = {"strategy": "ddp", "devices": 2}
+    ranks: dict[str, Any] = {"strategy": "ddp", "devices": 2}
     batches = batches_of(rank, 2)
     results: dict[str, Any] = {}
     for accumulate, num_epochs in NUM_EPOCHS.items():
         settings = ranks | {"accumulate_grad_batches": accumulate}
         results[f"accumulate {accumulate}"] = fit(batches, num_epochs, **settings)
     saver = ModelCheckpoint(folder, "{step}", every_n_train_steps=13, save_top_k=-1)
+    ranks["autowu"] = RESUMED
     results["whole"] = fit(batches, 4, saver, **ranks)
-    found = fit(batches, 4, ckpt_path=folder / "step=13.ckpt", **ranks)
-    results["resumed"] = found
+    results["resumed"] = fit(batches, 4, ckpt_path=folder / "step=13.ckpt", **ranks)
     torch.save(results, folder / f"rank{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("lightning_ranks")
-    code = "from tests.integrations.test_lightning import run_as_rank; run_as_rank()"
-    own = {rank: [str(rank), str(folder)] for rank in range(2)}
-    for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
-        assert returncode == 0, errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks("test_lightning", tmp_path_factory.mktemp("lightning_ranks"))
 
 
 @pytest.mark.xdist_group("lightning_ranks")
@@ -155,16 +142,16 @@ def test_a_run_resumed_from_ckpt_path_has_the_same_lrs_bit_for_bit(
     step: int, tmp_path: Path
 ) -> None:
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=step, save_top_k=-1)
-    whole = fit(batches_of(), 8, saver)
+    whole = fit(batches_of(), 8, saver, autowu=RESUMED)
     assert 33 < whole["switch_step"] < 60
     path = tmp_path / f"step={step}.ckpt"
-    resumed = fit(batches_of(), 8, ckpt_path=path)
+    resumed = fit(batches_of(), 8, ckpt_path=path, autowu=RESUMED)
     assert resumed["lrs"] == whole["lrs"][step:]
     assert_same_state(resumed["state"], whole["state"])
 
 
 def test_a_run_resumed_with_accumulation_has_the_same_lrs_bit_for_bit(tmp_path: Path) -> None:
-    settings = {"accumulate_grad_batches": 4}
+    settings: dict[str, Any] = {"accumulate_grad_batches": 4, "autowu": RESUMED}
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=7, save_top_k=-1)
     whole = fit(batches_of(), 8, saver, **settings)
     resumed = fit(batches_of(), 8, ckpt_path=tmp_path / "step=7.ckpt", **settings)

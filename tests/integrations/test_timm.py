@@ -12,15 +12,17 @@ import torch.distributed as dist
 from torch import nn
 
 from autowu import AutoWU
-from tests import launch
 from tests.helpers import assert_same_state
 from tests.integrations.plain_loop import (
+    NUM_EPOCHS,
     SETTINGS,
     Batch,
+    assert_equals_plain_loop,
     batches_of,
     build_model,
     build_optimizer,
     report,
+    results_of_two_ranks,
     train_plainly,
 )
 
@@ -30,8 +32,6 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import AverageMeter
 
 from autowu.integrations.timm import AutoWUScheduler
-
-NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 updates of 10 batches an epoch
 
 
 def train_like_timm(
@@ -94,17 +94,6 @@ def pickled(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(file, weights_only=True)
 
 
-def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
-    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
-    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
-    assert (result["switch_step"], result["last_step"]) == (
-        plain["switch_step"],
-        plain["last_step"],
-    )
-    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
-
-
 @pytest.mark.parametrize("accumulate", [1, 4])  # 4: windows of 4, 4 and 2 batches
 def test_the_scheduler_sees_the_loss_of_each_window_as_in_a_plain_loop(accumulate: int) -> None:
     num_epochs = NUM_EPOCHS[accumulate]
@@ -116,7 +105,7 @@ def test_the_scheduler_sees_the_loss_of_each_window_as_in_a_plain_loop(accumulat
 def run_as_rank() -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    rank, folder = dist.get_rank(), Path(sys.argv[1])
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     batches = batches_of(rank, 2)
     results = {str(each): train_like_timm(batches, NUM_EPOCHS[each], each) for each in (1, 4)}
     saves: dict[int, Any] = {}
@@ -131,12 +120,7 @@ def run_as_rank() -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("timm_ranks")
-    code = "from tests.integrations.test_timm import run_as_rank; run_as_rank()"
-    program = ("-c", code, str(folder))
-    for returncode, _, errors in launch.finish(launch.start([], 2, program=program)):
-        assert returncode == 0, errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks("test_timm", tmp_path_factory.mktemp("timm_ranks"))
 
 
 @pytest.mark.xdist_group("timm_ranks")

@@ -1,6 +1,5 @@
 """AutoWUTrainer and AutoWUMixin in Hugging Face's own Trainer, held to a plain loop."""
 
-import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,20 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset
 
 from autowu import AutoWU
-from tests import launch
 from tests.helpers import assert_same_state
 from tests.integrations.plain_loop import (
     BATCH_SIZE,
+    NUM_EPOCHS,
+    RESUMED,
     SETTINGS,
     Batch,
+    assert_equals_plain_loop,
     batches_of,
     build_model,
     build_optimizer,
+    of_both_ranks,
     report,
+    results_of_two_ranks,
     train_plainly,
 )
 from tests.integrations.test_plain_loop import check_found, load_example
@@ -29,8 +32,6 @@ transformers = pytest.importorskip("transformers")
 from autowu.integrations.transformers import AutoWUMixin, AutoWUTrainer  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
-RESUMED = SETTINGS | {"test_interval": 4}  # so that a save comes between two tests
-NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
 
 
 class Classifier(nn.Module):
@@ -138,17 +139,6 @@ def train(folder: Path, resume: str | None = None, **settings: Any) -> dict[str,
     return report(scheduler, lrs_of(trainer)) | {"state": scheduler.state_dict()}
 
 
-def assert_equals_plain_loop(result: dict[str, Any], plain: dict[str, Any]) -> None:
-    assert result["losses"] == pytest.approx(plain["losses"], rel=1e-5)
-    assert result["lrs"] == pytest.approx(plain["lrs"], rel=1e-5)
-    assert result["start_lr"] == pytest.approx(plain["start_lr"], rel=1e-5)
-    assert (result["switch_step"], result["last_step"]) == (
-        plain["switch_step"],
-        plain["last_step"],
-    )
-    assert plain["switch_step"] < len(plain["lrs"]) // 2, "found a minimum, not the longest warmup"
-
-
 @pytest.mark.parametrize("accumulate", [1, 4])  # 4: windows of 4, 4 and 2 batches
 @pytest.mark.parametrize("length", ["num_train_epochs", "max_steps"])
 def test_the_scheduler_sees_one_loss_a_step_as_in_a_plain_loop(
@@ -192,12 +182,6 @@ def test_a_model_that_counts_its_labels_has_its_mean_by_label_observed(
     assert result["losses"] == pytest.approx(expected[: len(expected) // 2], rel=1e-5)
 
 
-def of_both_ranks() -> list[Batch]:
-    """An epoch that the Trainer deals out to two ranks as `batches_of` does."""
-    pairs = zip(batches_of(0, 2), batches_of(1, 2), strict=True)
-    return list(itertools.chain.from_iterable(pairs))
-
-
 def run_as_rank() -> None:
     """What each of two ranks does: runs with and without accumulation, and one that is resumed."""
     torch.set_num_threads(1)
@@ -222,12 +206,7 @@ def run_as_rank() -> None:
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("transformers_ranks")
-    code = "from tests.integrations.test_transformers import run_as_rank; run_as_rank()"
-    own = {rank: [str(rank), str(folder)] for rank in range(2)}
-    for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
-        assert returncode == 0, errors
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return results_of_two_ranks("test_transformers", tmp_path_factory.mktemp("transformers_ranks"))
 
 
 @pytest.mark.xdist_group("transformers_ranks")
