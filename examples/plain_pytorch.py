@@ -11,6 +11,7 @@ are there for AutoWU are marked.
 
 import os
 import sys
+import time
 
 import torch
 import torch.distributed as dist
@@ -99,7 +100,6 @@ def ddp() -> AutoWU:
             optimizer.step()
             scheduler.step(loss)  # AutoWU
         scheduler.synchronize()  # AutoWU: on every rank, before rank 0 saves state_dict() for all
-    dist.destroy_process_group()
     return scheduler
 
 
@@ -120,3 +120,6 @@ if __name__ == "__main__":
         sys.exit(f"usage: plain_pytorch.py {'|'.join(loops)}")
     found = loops[sys.argv[1]]()
     print(f"warmup of {found.switch_step} steps, then decay from LR {found.start_lr:.3g}")
+    if dist.is_initialized():
+        time.sleep(0.1)  # a thread of gloo that drops its last tensors later aborts the exit
+        dist.destroy_process_group()

@@ -5,6 +5,7 @@ node or several); started plainly it is the only rank, and every operation here 
 """
 
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ PEER_IS_GONE = (
     "Broken pipe",
     "remote process exited",
 )
+# Seconds. A thread of gloo frees a collective's tensors shortly after the collective is done, for
+# which it needs the interpreter; one that is shutting down by then is aborted.
+GLOO_LETS_GO = 0.1
 
 
 class Ranks:
@@ -64,6 +68,8 @@ class Ranks:
         if not dist.is_initialized():
             return
         if kind is None or issubclass(kind, Interrupted):  # else others may be gone, or wait
+            if dist.get_backend() == "gloo":
+                time.sleep(GLOO_LETS_GO)
             dist.destroy_process_group()
         elif issubclass(kind, RuntimeError) and any(words in str(error) for words in PEER_IS_GONE):
             raise PeerLost("another rank has ended; what it said tells why") from None

@@ -139,7 +139,8 @@ def results_of_two_ranks(module: str, folder: Path) -> list[dict[str, Any]]:
 
     It is run in two processes, whose arguments are the rank and the folder.
     """
-    code = f"from tests.integrations.{module} import run_as_rank; run_as_rank()"
+    code = f"from tests import launch; from tests.integrations.{module} import run_as_rank; "
+    code += "run_as_rank(); launch.leave()"
     own = {rank: [str(rank), str(folder)] for rank in range(2)}
     for returncode, _, errors in launch.finish(launch.start([], 2, own, ("-c", code))):
         assert returncode == 0, errors
