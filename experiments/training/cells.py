@@ -1,0 +1,73 @@
+"""Many small runs, several processes at once; rows that exist already are not made again."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol
+
+from experiments.tables import append_row, commit, read_rows
+
+
+class Cell(Protocol):
+    """What is run; it is pickled, and `key` tells its row from the others."""
+
+    def key(self) -> dict[str, str]:
+        """The columns that say what was run, as they are written."""
+
+    def run(self) -> dict[str, Any]:
+        """The other columns of the row."""
+
+
+def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
+    """Run what has no row with `status` done in `path`, in order, and add the rows to it.
+
+    A process takes one run after the other and one thread for each, at low priority. Ctrl-C loses
+    the runs under way.
+    """
+    done = [row for row in read_rows(path) if row["status"] == "done"]
+    keys = list(cells[0].key()) if cells else []
+    finished = {tuple(row[name] for name in keys) for row in done}
+    waiting = [cell for cell in cells if tuple(cell.key().values()) not in finished]
+    print(f"{path.parent.name}: {len(cells) - len(waiting)} of {len(cells)} runs are there")
+    version = commit()
+    context = get_context("spawn")
+    with ProcessPoolExecutor(processes, context, initializer=_begin) as pool:
+        futures = {pool.submit(_run, cell): cell for cell in waiting}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                key = futures[future].key()
+                columns = {"source": "ours", "status": "done", **key, **future.result()}
+                append_row(path, columns | {"commit": version, "device": cpu_name()})
+                print(f"{number}/{len(waiting)}", *key.values(), flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def add_not_run(path: Path, cells: Sequence[Cell]) -> None:
+    """A row `not run` for every cell without a row."""
+    rows = read_rows(path)
+    assert rows, f"{path}: has no row, whose columns these take"
+    keys = list(cells[0].key())
+    known = {tuple(row[name] for name in keys) for row in rows}
+    for cell in cells:
+        if tuple(cell.key().values()) not in known:
+            empty = dict.fromkeys(rows[0], "")
+            append_row(path, empty | {"source": "ours", "status": "not run", **cell.key()})
+
+
+def cpu_name() -> str:
+    return f"cpu, {os.cpu_count()} cores, one thread a run"
+
+
+def _begin() -> None:
+    import torch
+
+    os.nice(10)
+    torch.set_num_threads(1)
+
+
+def _run(cell: Cell) -> dict[str, Any]:
+    return cell.run()

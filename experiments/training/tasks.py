@@ -1,0 +1,154 @@
+"""Small image tasks that train in seconds on one core, all of their data in memory."""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autowu.trainer.augment import NUM_UNIFORMS, augment_batch
+from autowu.trainer.data_sets import digits as load_digits
+from autowu.trainer.models import SmallCNN
+
+
+@dataclass(frozen=True)
+class Task:
+    """Images, labels and the network for them."""
+
+    name: str
+    images: Tensor  # (n, channels, height, width) uint8
+    labels: Tensor  # (n,) int64
+    test_images: Tensor  # (m, channels, height, width) uint8
+    test_labels: Tensor  # (m,) int64
+    mean: Tensor  # (channels, 1, 1) of the training images
+    std: Tensor
+    augment: str  # as in autowu.trainer.augment
+    network: Callable[[], nn.Module]  # of random weights
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """What is left of an epoch after its full batches is passed over."""
+        return len(self.images) // batch_size
+
+    def batches(self, batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised batches without end, shuffled anew in each epoch."""
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            order = torch.randperm(len(self.images), generator=generator)
+            for step in range(self.steps_per_epoch(batch_size)):
+                chosen = order[step * batch_size : (step + 1) * batch_size]
+                pixels = self.images[chosen]
+                if self.augment != "none":
+                    shape = (len(chosen), NUM_UNIFORMS)
+                    uniforms = torch.rand(shape, generator=generator, dtype=torch.float64)
+                    pixels = augment_batch(pixels, uniforms, self.augment)
+                yield self.normalise(pixels), self.labels[chosen]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Channels last, with which convolutions on a CPU take a fifth less time."""
+        values = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return (values - self.mean) / self.std
+
+    @torch.no_grad()
+    def test_accuracy(self, network: nn.Module) -> float:
+        """In percent, of the weights as they are."""
+        network.eval()
+        inputs = self.normalise(self.test_images)
+        logits = torch.cat([network(part) for part in inputs.split(500)])
+        network.train()
+        return 100 * (logits.argmax(1) == self.test_labels).float().mean().item()
+
+
+def _task(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    augment: str,
+    network: Callable[[], nn.Module],
+) -> Task:
+    values = train[0].float()
+    mean = values.mean((0, 2, 3))[:, None, None]
+    std = values.std((0, 2, 3))[:, None, None]
+    return Task(name, *train, *test, mean, std, augment, network)
+
+
+@cache
+def digits() -> Task:
+    """scikit-learn's 1,797 digits, 1,437 to train on; the network of `train.py`'s default."""
+    data = load_digits()
+    train, test = ((split.pixels, split.labels) for split in (data.train, data.test))
+    return _task("digits", train, test, "none", lambda: SmallCNN(1, 10))  # type: ignore[arg-type]
+
+
+@cache
+def cifar10(root: Path, num_train: int = 10_000, num_test: int = 3_000) -> Task:
+    """The first images of CIFAR-10 (JPEG copy); a residual network, crops and flips."""
+    train = read_parquet(root, "train", num_train)
+    test = read_parquet(root, "test", num_test)
+    return _task("cifar10", train, test, "crop_flip", SmallResNet)
+
+
+@cache
+def cifar10_cnn(root: Path, num_train: int = 10_240, num_test: int = 3_000) -> Task:
+    """As `cifar10`, with the small CNN and without augmentation."""
+    train = read_parquet(root, "train", num_train)
+    test = read_parquet(root, "test", num_test)
+    return _task("cifar10_cnn", train, test, "none", lambda: SmallCNN(3, 10))
+
+
+def read_parquet(root: Path, split: str, count: int) -> tuple[Tensor, Tensor]:
+    """The first images (count, 3, 32, 32) and labels (count,) of a split."""
+    import pyarrow.parquet
+    from PIL import Image
+
+    files = sorted(root.glob(f"{split}*.parquet"))
+    if not files:
+        raise SystemExit(f"--data-root {root}: has no file {split}*.parquet of CIFAR-10 as JPEG")
+    table = pyarrow.parquet.read_table(files[0]).slice(0, count)
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB"))
+        for image in table.column("img").to_pylist()
+    ]
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(table.column("label").to_pylist())
+
+
+class SmallResNet(nn.Module):
+    """Three residual blocks of 16, 32 and 64 channels on 16, 8 and 4 pixels: 6 MFLOP an image."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16)
+        )
+        self.blocks = nn.Sequential(_Block(16, 16, 1), _Block(16, 32, 2), _Block(32, 64, 2))
+        self.classifier = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, 3, 32, 32) -> logits (batch, num_classes)."""
+        return self.classifier(self.blocks(F.relu(self.stem(images))).mean(dim=(2, 3)))
+
+
+class _Block(nn.Module):
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.relu(self.residual(images) + self.shortcut(images))

@@ -1,0 +1,136 @@
+"""One training run: a task, an optimizer and a schedule by their names in `train.py`."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from autowu import AutoWU
+from autowu.trainer import optimizers, schedules
+from autowu.trainer.range_test import lr_range_test
+from experiments.training.tasks import Task
+
+Disturb = Callable[[int, Tensor], Tensor]  # (optimizer steps done, loss) -> the loss in its place
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What trains a task, apart from its data."""
+
+    optimizer: str = "adamp"
+    optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str = "autowu"
+    schedule_settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    test_accuracy: float  # %, of the final weights; of a lost network that of a guess
+    train_loss: float  # mean of the last tenth of the steps
+    switch_step: int | None
+    start_lr: float | None
+    diverged: bool
+    total_steps: int
+    extra_steps: int  # of a range test before the run
+    seconds: float
+    losses: tuple[float, ...]  # (total_steps,) before each step, as the schedule saw them
+    lrs: tuple[float, ...]
+
+
+def train(
+    task: Task,
+    recipe: Recipe,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    disturb: Disturb | None = None,
+) -> Outcome:
+    """Train from the weights and the order of images of a seed; test once, at the end.
+
+    Args:
+        task: what to train.
+        recipe: with what.
+        batch_size: images a step.
+        epochs: passes over the images.
+        seed: of weights, order and augmentation.
+        disturb: makes of each loss that of which the gradient is taken, and that the schedule sees.
+    """
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    network = task.network()
+    optimizer = optimizers.build(network, recipe.optimizer, **recipe.optimizer_settings)
+    steps_per_epoch = task.steps_per_epoch(batch_size)
+    total_steps = epochs * steps_per_epoch
+    scheduler = schedules.create(
+        recipe.schedule,
+        optimizer,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        **recipe.schedule_settings,
+    )
+    extra_steps = 0
+    if isinstance(scheduler, schedules.LateOneCycle):
+        extra_steps = _search_peak(task, network, optimizer, scheduler, recipe, batch_size, seed)
+    losses: list[Tensor] = []
+    lrs = []
+    for step, (images, labels) in enumerate(islice(task.batches(batch_size, seed), total_steps)):
+        loss = F.cross_entropy(network(images), labels)
+        if disturb is not None:
+            loss = disturb(step, loss)
+        lrs.append(float(scheduler.get_last_lr()[0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step(loss)
+        losses.append(loss.detach())
+    if optimizers.has_modes(optimizer):  # Schedule-Free is tested with an average of its weights
+        optimizer.eval()  # type: ignore[attr-defined]
+        again = islice(task.batches(batch_size, seed), min(100, total_steps))
+        update_bn((images for images, _ in again), network)
+    curve = torch.stack(losses).tolist()
+    last = curve[-max(1, total_steps // 10) :]
+    found = scheduler if isinstance(scheduler, AutoWU) else None
+    return Outcome(
+        test_accuracy=task.test_accuracy(network),
+        train_loss=math.fsum(last) / len(last),
+        switch_step=found.switch_step if found else None,
+        start_lr=found.start_lr if found else None,
+        diverged=bool(found and found.diverged),
+        total_steps=total_steps,
+        extra_steps=extra_steps,
+        seconds=time.perf_counter() - start,
+        losses=tuple(curve),
+        lrs=tuple(lrs),
+    )
+
+
+def _search_peak(
+    task: Task,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: "schedules.LateOneCycle",
+    recipe: Recipe,
+    batch_size: int,
+    seed: int,
+) -> int:
+    """Set the peak of a one-cycle by a range test of 100 steps; returns how many it took."""
+
+    def loss_of(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return F.cross_entropy(model(batch[0]), batch[1])
+
+    num_steps = recipe.schedule_settings.get("num_steps", 100)
+    batches = list(islice(task.batches(batch_size, seed), num_steps))
+    result = lr_range_test(network, optimizer, batches, loss_of, num_steps=num_steps)
+    scheduler.set_peak(result.suggestion or 1e-3)
+    return len(result.lrs)
