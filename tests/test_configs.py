@@ -1,6 +1,7 @@
 """configs/: every file is valid, the paper's rows are all there, and each experiment trains."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from autowu.settings import PAPER
 from autowu.trainer.config import build_settings
 from autowu.trainer.settings import Settings
 from tests.fake_data import write_cifar10, write_cifar100, write_image_folders
@@ -33,6 +35,7 @@ ABLATIONS = {
     "imagenet_resnet50_adamp_autowu_warmup0.25": "Table 4",
     "imagenet_resnet50_adamp_autowu_linear1.0": "Appendix C.2",
     "imagenet_resnet50_adamp_autowu_linear0.1": "Appendix C.2",
+    "cifar10_resnet18_adamp_autowu_published": "Table 1",
 }
 SOURCES = ABLATIONS | {
     f"{row}_{schedule}": table
@@ -166,6 +169,13 @@ def test_ablations_change_only_what_they_are_about(
     assert settings.data.batch_size == batch_size
     assert (settings.model, settings.optimizer) == (reference.model, reference.optimizer)
     assert settings.epochs == reference.epochs
+
+
+def test_the_published_procedure_is_all_that_its_config_changes() -> None:
+    reference = settings_of("cifar10_resnet18_adamp_autowu")
+    settings = settings_of("cifar10_resnet18_adamp_autowu_published")
+    schedule = dataclasses.replace(reference.schedule, **PAPER)
+    assert settings == dataclasses.replace(reference, schedule=schedule)
 
 
 def test_vit_trains_as_deit_does() -> None:

@@ -17,6 +17,8 @@ import yaml  # type: ignore[import-untyped]
 
 from autowu.trainer.config import build_settings
 from autowu.trainer.settings import Settings
+from experiments.collect import Key, key_of, planned_rows
+from experiments.tables import read_rows
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -423,6 +425,190 @@ def test_the_default_cells_are_settings_that_train_takes(shell: Shell, script: s
         settings = settings_of(command)
         assert f"-batch{settings.data.batch_size}-" in str(settings.name)
         assert str(settings.name).endswith(f"-seed{settings.seed}")
+
+
+RESULTS = {  # experiments with runs of their own
+    name: ROOT / "experiments" / name / "results.csv"
+    for name in ("table1", "table2", "table3", "table4", "figure5", "figure6")
+}
+
+
+def cells_of(commands: list[str], monkeypatch: pytest.MonkeyPatch) -> list[Key]:
+    """The cells that a report would see in printed commands."""
+    monkeypatch.chdir(ROOT)
+    return [key_of(row) for row in planned_rows(commands)]
+
+
+def cells_in(results: Path) -> list[Key]:
+    return [key_of(row) for row in read_rows(results) if row["source"] == "ours"]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_every_cell_of_the_papers_sweeps_has_its_row(
+    shell: Shell, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = cells_of(shell.dry_run("paper.sh", name), monkeypatch)
+    if name == "table1":
+        cells += cells_of(shell.dry_run("gpu_table1.sh"), monkeypatch)
+    assert sorted(set(cells)) == sorted(cells_in(RESULTS[name]))
+    assert len(cells) - len(set(cells)) == (36 if name == "table1" else 0)  # CIFAR-10 is in both
+
+
+@pytest.mark.parametrize(
+    ("figure", "table"),
+    [("figure2", "table1"), ("figure3", "table2"), ("figure4", "table3"), ("figure7", "table4")],
+)
+def test_some_figures_show_the_runs_of_a_table(shell: Shell, figure: str, table: str) -> None:
+    assert shell.dry_run("paper.sh", figure) == shell.dry_run("paper.sh", table)
+
+
+@pytest.mark.parametrize("nproc", [1, 8])
+def test_the_papers_cells_are_settings_that_train_takes(shell: Shell, nproc: int) -> None:
+    for name in RESULTS:
+        for command in shell.dry_run("paper.sh", name, NPROC=nproc):
+            settings = settings_of(command)
+            assert f"-batch{settings.data.batch_size}-" in str(settings.name)
+            per_gpu, rest = divmod(settings.data.batch_size, nproc * settings.accumulate)
+            assert rest == 0
+            assert per_gpu <= (2048 if settings.data.name.startswith("cifar") else 256)
+
+
+def test_the_grid_of_figure_5_is_that_of_the_baseline_sweep(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = cells_of(shell.dry_run("paper.sh", "figure5"), monkeypatch)
+    assert grid == cells_of(shell.dry_run("sweep_baseline_lr.sh"), monkeypatch)
+
+
+def test_a_pattern_chooses_among_the_papers_cells(shell: Shell) -> None:
+    knobs = {"ONLY": "cifar10_*_baseline-batch8192-*", "SEEDS": "4 5", "MAX_BATCH_PER_GPU": 4096}
+    assert shell.dry_run("paper.sh", "table1", OVERRIDES="data.root=/data", **knobs) == [
+        "python train.py --config configs/cifar10_resnet18_adamp_baseline.yaml"
+        f" output_dir=runs/paper name=cifar10_resnet18_adamp_baseline-batch8192-seed{seed}"
+        f" data.batch_size=8192 seed={seed} accumulate=2 data.root=/data"
+        for seed in (4, 5)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "knobs", "message"),
+    [
+        ([], {}, "usage:"),
+        (["table9"], {}, "table9: must be one of figure2 figure3"),
+        (["table1"], {"ONLY": "cifar"}, "ONLY=cifar: no cell has such a name"),
+        (["table1"], {"SEEDS": "0,1"}, "SEEDS: 0,1 must be"),
+        (["table1"], {"MAX_BATCH_PER_GPU": "big"}, "MAX_BATCH_PER_GPU=big: must be"),
+    ],
+)
+def test_a_mistake_in_what_the_paper_has_is_one_line(
+    shell: Shell, arguments: list[str], knobs: dict[str, object], message: str
+) -> None:
+    result = shell.run("paper.sh", *arguments, DRY_RUN=1, **knobs)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_slurm_array_takes_the_papers_cells(shell: Shell) -> None:
+    knobs: dict[str, object] = {"ONLY": "*-batch16384-*"}
+    sweep = shell.dry_run("paper.sh", "table4", **knobs)
+    array = [
+        command
+        for task in range(3)
+        for command in shell.dry_run(
+            "slurm_array.sbatch", SWEEP="table4", SLURM_ARRAY_TASK_ID=task, **knobs
+        )
+    ]
+    assert array == sweep
+    listed = shell.run("slurm_array.sbatch", LIST=1, SWEEP="table4", **knobs)
+    assert listed.stdout == "--array=0-2\n"
+
+
+def test_the_gpus_cells_come_one_seed_at_a_time_and_the_large_batches_first(shell: Shell) -> None:
+    settings = [settings_of(command) for command in shell.dry_run("gpu_table1.sh")]
+    full = [one for one in settings if one.epochs == 200]
+    assert settings[: len(full)] == full
+    assert [one.seed for one in full] == sorted(one.seed for one in full)
+    of_a_seed = [one.data.batch_size for one in full if one.seed == 0]
+    assert of_a_seed == sorted(of_a_seed, reverse=True)
+    assert len(full) == 3 * 4 * 3
+    short = settings[len(full) :]
+    assert [one.seed for one in short] == sorted(one.seed for one in short)
+    assert {one.epochs for one in short} == {10, 30, 60}
+    assert len(short) == 3 * 3 * 4 * 3  # budgets, batch sizes, schedules, seeds
+    assert {(one.precision, one.channels_last, one.compile) for one in settings} == {
+        ("bf16", True, True)
+    }
+    assert {(one.data.name, one.data.root) for one in settings} == {  # type: ignore[attr-defined]
+        ("parquet", "data/cifar10-jpeg")
+    }
+    assert len({(one.output_dir, one.name) for one in settings}) == len(settings)
+
+
+def gpu_knobs(shell: Shell, **knobs: object) -> dict[str, object]:
+    return {
+        "PYTHON": shell.folder / "stub",
+        "CONFIGS": DIGITS,
+        "BATCH_SIZES": 64,
+        "BUDGETS": "",
+        "THROUGHPUT": "none",
+        "OUTPUT_DIR": shell.folder / "runs",
+    } | knobs
+
+
+def test_a_piece_ends_in_time_and_the_next_one_goes_on(shell: Shell) -> None:
+    (shell.folder / "runs").mkdir()
+    short = {"PIECE_SECONDS": 4, "SAVE_SECONDS": 2}
+    result = shell.run("gpu_table1.sh", **gpu_knobs(shell, WAIT=1, **short))
+    assert result.returncode == 75
+    assert result.stderr.endswith("there is more to do: run the same command again\n")
+    assert shell.seeds_run() == ["seed=0", "seed=1"]
+    report = f"-m experiments.report {shell.folder}/runs --into experiments/table1"
+    assert shell.logged()[-2:] == ["TERM", report]  # one signal, then the rows
+
+    result = shell.run("gpu_table1.sh", **gpu_knobs(shell))
+    assert (result.returncode, shell.logged()[-1]) == (0, report)
+    assert shell.seeds_run()[2:] == ["seed=0", "seed=1", "seed=2"]
+
+
+def test_a_failed_cell_keeps_no_other_from_its_gpu(shell: Shell) -> None:
+    knobs = gpu_knobs(
+        shell, FAIL=1, STATUS=2, THROUGHPUT="cpu", BUDGETS="10", BUDGET_CONFIGS=DIGITS
+    )
+    result = shell.run("gpu_table1.sh", BUDGET_BATCH_SIZES=64, PIECES=3, **knobs)
+    assert result.returncode == 1
+    assert shell.seeds_run() == ["seed=0", "seed=1", "seed=2"] * 2
+    assert shell.logged()[-1] == "-m experiments.throughput.run --device cpu"
+
+
+@pytest.mark.parametrize(
+    "waiting", [("gpu_table1.sh", {"PIECES": 5, "BUDGETS": ""})], indirect=True
+)
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_gpus_script_reaches_the_cell_once_and_stops_all(
+    shell: Shell, waiting: subprocess.Popen[str], sent: signal.Signals, status: int
+) -> None:
+    waiting.send_signal(sent)
+    assert waiting.wait(timeout=30) == status
+    assert shell.seeds_run() == ["seed=0", "seed=1"]
+    assert shell.logged()[-1] == sent.name.removeprefix("SIG")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"PIECES": 0}, "PIECES=0: must be"),
+        ({"PIECE_SECONDS": "9m"}, "PIECE_SECONDS=9m: must be"),
+        ({"PIECE_SECONDS": 30}, "SAVE_SECONDS=40: must be below PIECE_SECONDS"),
+    ],
+)
+def test_a_mistake_in_the_gpus_knobs_is_one_line(
+    shell: Shell, knobs: dict[str, object], message: str
+) -> None:
+    result = shell.run("gpu_table1.sh", **gpu_knobs(shell, **knobs))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert shell.logged() == []
 
 
 def test_the_wandb_sweep_has_the_cells_of_the_sweep(shell: Shell) -> None:

@@ -1,0 +1,14 @@
+"""Figure 2: the LR that AutoWU found and the training loss, by batch size; the runs of Table 1.
+
+python -m experiments.figure2.plot runs/paper     collects curves.csv, then draws figure2.png
+python -m experiments.figure2.plot                draws it again from curves.csv
+"""
+
+from pathlib import Path
+
+from experiments.curves import draw_runs
+
+FOLDER = Path(__file__).parent
+
+if __name__ == "__main__":
+    draw_runs(__doc__, FOLDER, FOLDER.parent / "table1")

@@ -1,0 +1,192 @@
+"""What the folders of the paper's tables and figures share: the published numbers beside ours.
+
+Rows are those of experiments/collect.py. A published row is a mean as the paper prints it; ours are
+single runs, or cells `not run`.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from autowu.plotting import STYLE
+from experiments.collect import Row
+from experiments.report import read_results
+from experiments.tables import markdown_table, put_between_marks
+
+TITLES = {  # of the rows of Tables 1 to 4, by the beginning of their configs' names
+    "cifar10_resnet18_adamp": "CIFAR-10, ResNet-18, AdamP",
+    "cifar100_wrn28_10_adamp": "CIFAR-100, Wide-ResNet-28-10, AdamP",
+    "imagenet_resnet50_adamp": "ImageNet, ResNet-50, AdamP",
+    "cifar10_resnet18_lamb": "CIFAR-10, ResNet-18, LAMB",
+    "cifar100_wrn28_10_lamb": "CIFAR-100, Wide-ResNet-28-10, LAMB",
+    "imagenet_efficientnet_b0_adamp": "ImageNet, EfficientNet-B0, AdamP",
+    "imagenet_vit_s16_adamp": "ImageNet, ViT-S/16, AdamP",
+}
+LOOKS: tuple[dict[str, Any], ...] = (  # of the lines of a panel; they differ in greyscale too
+    {"color": "0.55", "linestyle": (0, (4, 2)), "marker": "s"},
+    {"color": "black", "linestyle": "-", "marker": "o"},
+    {"color": "C0", "linestyle": (0, (1, 1.2)), "marker": "D"},
+    {"color": "C3", "linestyle": "-.", "marker": "^"},
+)
+Label = Callable[[Row], str]
+
+
+def row_of(config: str) -> str:
+    """The row of the paper's tables that a config belongs to.
+
+    >>> row_of("imagenet_resnet50_adamp_autowu_warmup0.25")
+    'imagenet_resnet50_adamp'
+    """
+    return config.partition("_autowu")[0].removesuffix("_baseline")
+
+
+def full_budget(rows: Sequence[Row]) -> list[Row]:
+    """Without the shorter budgets, which the paper does not have."""
+    epochs: dict[str, int] = {}
+    for row in rows:
+        stem = row_of(row["config"])
+        epochs[stem] = max(epochs.get(stem, 0), int(row["epochs"]))
+    return [row for row in rows if int(row["epochs"]) == epochs[row_of(row["config"])]]
+
+
+def mean_and_deviation(rows: Sequence[Row]) -> tuple[float, float | None] | None:
+    """Of published rows as printed, of ours over the runs; None where nothing has been run."""
+    done = [row for row in rows if row["status"] == "done"]
+    if not done:
+        return None
+    if done[0]["source"] == "published":
+        (row,) = done
+        return float(row["test_accuracy"]), float(row["deviation"]) if row["deviation"] else None
+    values = [float(row["test_accuracy"]) for row in done]
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def cell_text(rows: Sequence[Row]) -> str:
+    """`96.58 ± 0.07`, with the number of runs behind ours; `not run`; nothing without a cell."""
+    if not rows:
+        return "-"
+    found = mean_and_deviation(rows)
+    if found is None:
+        return "not run"
+    mean, deviation = found
+    text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+    num_done = sum(row["status"] == "done" for row in rows)
+    return text if rows[0]["source"] == "published" else f"{text} (n = {num_done})"
+
+
+def comparison_table(rows: Sequence[Row], label: Label) -> str:
+    """A pair of lines, published and ours, for each row of the paper's table."""
+    rows = full_budget(rows)
+    tables = []
+    for stem in dict.fromkeys(row_of(row["config"]) for row in rows):
+        of_row = [row for row in rows if row_of(row["config"]) == stem]
+        batch_sizes = sorted({row["batch_size"] for row in of_row}, key=int)
+        lines = []
+        for name in dict.fromkeys(label(row) for row in of_row):
+            for source in ("published", "ours"):
+                chosen = [r for r in of_row if label(r) == name and r["source"] == source]
+                cells = [
+                    cell_text([r for r in chosen if r["batch_size"] == size])
+                    for size in batch_sizes
+                ]
+                lines.append([name, source, *cells])
+        title = TITLES.get(stem, stem)
+        tables.append(markdown_table([title, "", *batch_sizes], lines))
+    return "\n\n".join(tables)
+
+
+def draw_accuracies(rows: Sequence[Row], label: Label, path: Path) -> None:
+    """Test accuracy over the batch size, a panel for each row of the paper's table.
+
+    Published means have open markers; ours, where they have been run, filled ones.
+    """
+    rows = full_budget(rows)
+    stems = list(dict.fromkeys(row_of(row["config"]) for row in rows))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(3.4 * len(stems) + 0.4, 3.6), layout="constrained")
+        panels = figure.subplots(1, len(stems), squeeze=False)[0]
+        names = list(dict.fromkeys(label(row) for row in rows))
+        for axes, stem in zip(panels, stems, strict=True):
+            of_row = [row for row in rows if row_of(row["config"]) == stem]
+            for name, look in zip(names, LOOKS, strict=False):
+                chosen = [row for row in of_row if label(row) == name]
+                draw_line(axes, chosen, "published", name, markerfacecolor="white", **look)
+                draw_line(axes, chosen, "ours", name, **(look | {"linestyle": "none"}))
+            mark_batch_sizes(axes, of_row)
+            axes.set(title=TITLES.get(stem, stem))
+        panels[0].set_ylabel("test accuracy, %")
+        shared_legend(figure, panels, len(stems))
+        figure.savefig(path, dpi=150)
+
+
+def draw_line(axes: Axes, rows: Sequence[Row], source: str, name: str, **look: Any) -> None:
+    """Mean and deviation of one schedule over the batch size, as far as it has been run."""
+    sizes = sorted({int(row["batch_size"]) for row in rows})
+    points = []
+    for size in sizes:
+        chosen = [r for r in rows if r["batch_size"] == str(size) and r["source"] == source]
+        found = mean_and_deviation(chosen)
+        if found is not None:
+            points.append((size, *found))
+    if points:
+        x, y, deviations = zip(*points, strict=True)
+        errors = [deviation or 0.0 for deviation in deviations]
+        label = f"{name}, {source}"
+        axes.errorbar(x, y, errors, label=label, markersize=5, capsize=3, linewidth=1.2, **look)
+
+
+def mark_batch_sizes(axes: Axes, rows: Sequence[Row]) -> None:
+    """A logarithmic axis with the batch sizes as its ticks."""
+    sizes = sorted({int(row["batch_size"]) for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [f"{size // 1024}K" if size >= 1024 else str(size) for size in sizes])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("batch size")
+
+
+def shared_legend(
+    figure: Figure, panels: Iterable[Axes], num_columns: int, title: str | None = None
+) -> None:
+    """One legend below the panels, each label once."""
+    found: dict[str, Any] = {}
+    for axes in panels:
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    figure.legend(
+        list(found.values()),
+        list(found),
+        loc="outside lower center",
+        ncols=1 if num_columns == 1 else 3,
+        title=title,
+    )
+
+
+def rows_option(description: str | None, folder: Path, rows_of: Path) -> argparse.ArgumentParser:
+    """The arguments that the plotting commands share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=Path, default=rows_of / "results.csv", help="of experiments/report.py"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=folder / f"{folder.name}.png", help="the picture"
+    )
+    return parser
+
+
+def draw_table(description: str | None, folder: Path, label: Label) -> None:
+    """The picture and the README's table of one of the paper's tables, from its rows."""
+    options = rows_option(description, folder, folder).parse_args()
+    rows = read_results(options.rows)
+    draw_accuracies(rows, label, options.output)
+    table = comparison_table(rows, label)
+    if options.rows == folder / "results.csv":
+        put_between_marks(folder / "README.md", "table", table)
+    print(table)
