@@ -8,11 +8,12 @@ the growth of the LR instead (section 2, "When to test", in the project's design
 import math
 
 from autowu.settings import SchedulerSettings
+from autowu.sweep import fast_steps
 
 MAX_GROWTH = 1.2  # ours: the LR grows by at most this factor between two tests
 
 
-def next_test_point(step: int, settings: SchedulerSettings) -> int:
+def next_test_point(step: int, settings: SchedulerSettings, *, is_fast: bool = False) -> int:
     """The first test after `step` optimizer steps; never later than the longest warmup `W`.
 
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
@@ -22,6 +23,8 @@ def next_test_point(step: int, settings: SchedulerSettings) -> int:
 
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
+        is_fast: the sweep waits for the loss to fall. After that the tests are as frequent as in
+            the fixed sweep, which grows faster then.
     """
     cap = settings.warmup_steps
     interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
@@ -30,10 +33,10 @@ def next_test_point(step: int, settings: SchedulerSettings) -> int:
     if isinstance(interval, int):
         point = (step // interval + 1) * interval
     elif epoch_steps is None:
-        point = step + _longest_interval(step, settings)
+        point = step + _longest_interval(step, settings, is_fast)
     else:
         start = step // epoch_steps * epoch_steps
-        num_intervals = math.ceil(epoch_steps / _longest_interval(start, settings))
+        num_intervals = math.ceil(epoch_steps / _longest_interval(start, settings, is_fast))
         # Interval i of the epoch ends after floor(i * epoch_steps / num_intervals) of its steps.
         done = ((step - start + 1) * num_intervals - 1) // epoch_steps
         point = start + (done + 1) * epoch_steps // num_intervals
@@ -52,11 +55,12 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
     return True
 
 
-def _longest_interval(step: int, settings: SchedulerSettings) -> int:
+def _longest_interval(step: int, settings: SchedulerSettings, is_fast: bool) -> int:
     """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
     cap = settings.warmup_steps
     if settings.growth == "exponential":
-        growth = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
+        length = fast_steps(settings) if is_fast else cap
+        growth = math.log(settings.max_lr / settings.min_lr) / length  # of log(LR) in a step
         steps = math.log(MAX_GROWTH) / growth
     else:
         slope = (settings.max_lr - settings.min_lr) / cap

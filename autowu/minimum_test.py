@@ -45,6 +45,7 @@ class Evidence(NamedTuple):
 
     probabilities: tuple[float, ...]  # (num_tests,)
     positions: tuple[float, ...]  # (num_tests,) where each posterior mean is lowest, in [0, 1]
+    fall_probabilities: tuple[float, ...]  # (num_tests,) that the loss lies below its beginning
 
 
 def probability_of_earlier_minimum(
@@ -65,6 +66,17 @@ def probability_of_earlier_minimum(
     variance = posterior.difference_variance + jitter
     z = (mean[-1] - mean - rise) / variance.clamp_min(1e-300).sqrt()
     return float(torch.where(variance > 0, torch.special.ndtr(z), 0.0).max())
+
+
+def probability_of_fall(posterior: Posterior, *, jitter: float = 0.0) -> float:
+    """`P(f(1) < f(0))`: that the loss has fallen since the sweep began (ours).
+
+    Args:
+        posterior, jitter: as for `probability_of_earlier_minimum`.
+    """
+    fall = posterior.mean[0] - posterior.mean[-1]
+    variance = posterior.difference_variance[0] + jitter
+    return float(torch.special.ndtr(fall / variance.clamp_min(1e-300).sqrt()))
 
 
 def is_positive(probabilities: Sequence[float], confidence: float) -> bool:
@@ -137,6 +149,7 @@ def weigh_evidence(
             return _no_evidence(curve, num_losses, num_tests)
         probabilities: list[float] = []
         positions: list[float] = []
+        falls: list[float] = []
         for _ in range(num_tests):
             # Subsets that hold every loss are all the same: one posterior speaks for all.
             if not probabilities or curve.num_finite > num_posterior_samples:
@@ -147,11 +160,14 @@ def weigh_evidence(
                     posterior, margin=margin, jitter=jitter
                 )
                 position = float(gp.grid[posterior.mean.argmin()])
-            probabilities.append(probability if posterior.gain >= min_gain else 0.0)
+                fall = probability_of_fall(posterior, jitter=jitter)
+            explains = posterior.gain >= min_gain
+            probabilities.append(probability if explains else 0.0)
             positions.append(position)
-        return Evidence(tuple(probabilities), tuple(positions))
+            falls.append(fall if explains else 0.0)
+        return Evidence(tuple(probabilities), tuple(positions), tuple(falls))
 
 
 def _no_evidence(curve: LossCurve, num_losses: int, num_tests: int) -> Evidence:
     position = curve.index_of_lowest / max(num_losses, 1)  # no losses: the beginning
-    return Evidence((0.0,) * num_tests, (position,) * num_tests)
+    return Evidence((0.0,) * num_tests, (position,) * num_tests, (0.0,) * num_tests)

@@ -17,7 +17,9 @@ def replay(
 ) -> AutoWU:
     """Run AutoWU over recorded losses: when, and at which LR, would the warmup have ended?
 
-    The answer means something when the LR behind the losses grew as the sweep does.
+    The answer means something when the LR behind the losses grew as the sweep does. Recorded
+    losses cannot answer to a sweep that changes its pace, so it is a fixed one here, unless
+    `sweep="adaptive"` says that they come from a run with such a sweep.
 
     Args:
         losses: (n,), one for each optimizer step from the first on, floats or integers, NaN and
@@ -43,7 +45,7 @@ def replay(
     values = losses.detach().cpu().flatten().tolist() if isinstance(losses, Tensor) else losses
     parameter = torch.zeros(1, requires_grad=True, device="cpu")
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **settings)
+    scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **({"sweep": "fixed"} | settings))
     optimizer.step()
     for index, loss in enumerate(values):
         if index >= total_steps:

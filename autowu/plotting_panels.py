@@ -150,7 +150,7 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
     if scheduler.switch_step is None or scheduler.start_lr is None:
         return []
     steps_per_epoch = scheduler.settings.steps_per_epoch
-    origin = sweep_step(scheduler, scheduler.start_lr)
+    origin = scheduler.sweep_step(scheduler.start_lr)
     solid: dict[str, Any] = {"color": STRONG, "linestyle": "-", "linewidth": 1.0}
     dashed: dict[str, Any] = {"color": STRONG, "linestyle": (0, (4, 2.5)), "linewidth": 1.0}
     for axes in panels:
@@ -187,17 +187,6 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
             f"{scheduler.start_lr:.3g}, that of {_place(origin, steps_per_epoch)}",
         ),
     ]
-
-
-def sweep_step(scheduler: AutoWU, lr: float) -> float:
-    """The step, a real number, at which the sweep has the learning rate `lr`."""
-    settings = scheduler.settings
-    lowest, highest = settings.min_lr, settings.max_lr
-    if settings.growth == "linear":
-        progress = (lr - lowest) / (highest - lowest)
-    else:
-        progress = math.log(lr / lowest) / math.log(highest / lowest)
-    return progress * scheduler.warmup_steps
 
 
 def loss_limits(losses: np.ndarray) -> tuple[float, float]:

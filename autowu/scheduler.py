@@ -1,7 +1,8 @@
 """AutoWU as a PyTorch learning-rate scheduler: Algorithm 1 of arXiv:2107.05855.
 
-Here are the phases, the state and the ranks. The curves are in `schedules.py`, when to test is in
-`intervals.py`, the losses are in `loss_curve.py`, the test is in `minimum_test.py`.
+Here are the phases, the state and the ranks. The sweep is in `sweep.py`, the curves of the decay
+in `schedules.py`, when to test is in `intervals.py`, the losses are in `loss_curve.py`, the test is
+in `minimum_test.py`.
 """
 
 import math
@@ -39,10 +40,12 @@ from autowu.settings import (
     Fit,
     Growth,
     SchedulerSettings,
+    SweepKind,
     check_integer,
 )
+from autowu.sweep import Sweep, first_fall_step
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -63,11 +66,11 @@ class Phase(Enum):
 class AutoWU(LRScheduler):
     """Finds the peak learning rate and the warmup length while the model trains.
 
-    WARMUP: the LR grows from `min_lr` by the same factor every step; at the test points a
-    Gaussian process smooths the losses so far and the minimum test asks whether the loss has
-    stopped falling. After `patience` positive tests in a row, or after `W` steps at the latest,
-    DECAY: the LR falls (to 0, unless `decay` says otherwise) over what is left of
-    `total_steps`, from the LR at the minimum of the smoothed loss.
+    WARMUP: the LR grows from `min_lr`, fast until the loss begins to fall and then by the same
+    factor every step; at the test points a Gaussian process smooths the losses so far and the
+    minimum test asks whether the loss has stopped falling. After `patience` positive tests in a
+    row, or after `W` steps at the latest, DECAY: the LR falls (to 0, unless `decay` says
+    otherwise) over what is left of `total_steps`, from the LR at the minimum of the smoothed loss.
 
         scheduler = AutoWU(optimizer, total_steps=epochs * len(loader), steps_per_epoch=len(loader))
         for inputs, targets in loader:
@@ -92,6 +95,10 @@ class AutoWU(LRScheduler):
         max_lr: LR that the sweep reaches after `W` steps; 1.0 (paper).
         max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
         growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
+        sweep: "adaptive" (ours, because a short run has no steps for LRs that do not move the
+            loss): 4 times as fast, but at most 2x a step, until a test sees the loss fall; then
+            evenly to `max_lr` at `W`, but at most 1.03x a step. "fixed" (paper): evenly from the
+            beginning. Linear growth is always fixed.
         decay: a curve of `autowu.schedules.DECAYS`. To 0: "cosine", "constant_cosine" (constant,
             then a cosine at the end; both paper), "linear", "polynomial" (power 2),
             "one_minus_sqrt", "wsd_linear" and "wsd_one_minus_sqrt" (constant, then that curve at
@@ -117,7 +124,7 @@ class AutoWU(LRScheduler):
         seed: of the random subsets.
         process_group: the ranks that train together; None: all of them.
         last_epoch: optimizer steps done before, minus 1; for going on without a saved state,
-            with the losses so far forgotten, below `W` only.
+            with the losses so far forgotten, below `W` only. The sweep is fixed then.
 
     Raises:
         TypeError: `optimizer` is no Optimizer, or a setting has the wrong type.
@@ -140,6 +147,7 @@ class AutoWU(LRScheduler):
         max_lr: float = 1.0,
         max_warmup_fraction: float = 0.5,
         growth: Growth = "exponential",
+        sweep: SweepKind = "adaptive",
         decay: Decay = "cosine",
         cooldown_fraction: float = DEFAULT_COOLDOWN_FRACTION,
         patience: int = 3,
@@ -165,6 +173,7 @@ class AutoWU(LRScheduler):
             max_lr=max_lr,
             max_warmup_fraction=max_warmup_fraction,
             growth=growth,
+            sweep=sweep,
             decay=decay,
             cooldown_fraction=cooldown_fraction,
             patience=patience,
@@ -195,6 +204,8 @@ class AutoWU(LRScheduler):
         self._configure(settings)
 
         self._first_step = first_step  # where the observed losses begin
+        if first_step > 0:  # whether the loss has fallen before, nobody knows
+            self._sweep = Sweep(settings, 0)
         self._last_test_step = first_step
         self._tests: list[MinimumTest] = []
         self._switch_step: int | None = None
@@ -229,6 +240,11 @@ class AutoWU(LRScheduler):
     def switch_step(self) -> int | None:
         """Optimizer steps done when the warmup ended; None before."""
         return self._switch_step
+
+    @property
+    def fall_step(self) -> int | None:
+        """Optimizer steps done when the loss was seen to fall; None before, or if not asked."""
+        return self._sweep.fall_step or None
 
     @property
     def start_lr(self) -> float | None:
@@ -282,11 +298,11 @@ class AutoWU(LRScheduler):
     def lr_at(self, step: float) -> float:
         """The LR after `step` optimizer steps, as far as it is known, for a group of ratio 1.
 
-        Up to the end of the warmup the sweep, `min_lr` to `max_lr` over `W` steps; afterwards the
-        decay. While the warmup goes on the sweep alone is known, and stays at `max_lr` after `W`.
+        Up to the end of the warmup the sweep, afterwards the decay. While the warmup goes on the
+        sweep alone is known, as if no test changed its pace, and stays at `max_lr` after `W`.
         """
         if self._switch_step is None or step < self._switch_step:
-            return self._sweep_lr(step)
+            return self._sweep.lr(step)
         assert self._start_lr is not None
         done, length = step - self._switch_step, self._total_steps - self._switch_step
         return self._decay(done, length, self._start_lr)
@@ -376,6 +392,7 @@ class AutoWU(LRScheduler):
             "reference_lr": self._reference_lr,
             "first_step": self._first_step,
             "last_test_step": self._last_test_step,
+            "fall_step": self._sweep.fall_step,
             "switch_step": self._switch_step,
             "start_lr": self._start_lr,
             "diverged": self._diverged,
@@ -394,6 +411,7 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
+        state_dict = _of_this_version(state_dict)
         self._check_state(state_dict)
         try:
             settings = SchedulerSettings(**state_dict["settings"])
@@ -404,6 +422,7 @@ class AutoWU(LRScheduler):
         self._configure(settings)
         self._first_step = state_dict["first_step"]
         self._last_test_step = state_dict["last_test_step"]
+        self._sweep = Sweep(settings, state_dict["fall_step"])
         self._switch_step = state_dict["switch_step"]
         self._start_lr = state_dict["start_lr"]
         self._diverged = state_dict["diverged"]
@@ -428,10 +447,7 @@ class AutoWU(LRScheduler):
         self._settings = settings
         self._total_steps = settings.total_steps
         self._warmup_steps = settings.warmup_steps
-        self._min_lr, self._max_lr = settings.min_lr, settings.max_lr
-        self._sweep = (
-            schedules.exponential if settings.growth == "exponential" else schedules.linear
-        )
+        self._sweep = Sweep(settings, first_fall_step(settings))
         self._decay = schedules.DECAYS[settings.decay]
         if settings.decay in COOLDOWN_DECAYS:
             cooldown_steps = settings.cooldown_fraction * settings.total_steps
@@ -442,7 +458,9 @@ class AutoWU(LRScheduler):
 
     def _expect_next_test(self) -> None:
         if self._switch_step is None:
-            self._next_test_step = next_test_point(self._last_test_step, self._settings)
+            self._next_test_step = next_test_point(
+                self._last_test_step, self._settings, is_fast=self._sweep.is_fast
+            )
             # One slot more: a micro-batch of the step after the test may come before it.
             self._interval.reserve(self._next_test_step - self._last_test_step + 1)
 
@@ -454,11 +472,13 @@ class AutoWU(LRScheduler):
         num_newest = step - self._last_test_step
         diverged = settings.fit != "adam" and curve.is_dead(num_newest)
         if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
-            ended, start_lr = self._decide(step, diverged)
+            ended, start_lr, falls = self._decide(step, diverged)
         else:
-            ended, start_lr = True, self._lr_at_cap(math.nan)
+            ended, start_lr, falls = True, self._lr_at_cap(math.nan), False
         self._last_test_step = step
         if not ended:
+            if falls and self._sweep.is_fast:
+                self._sweep = Sweep(settings, step)
             self._expect_next_test()
             return
         self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
@@ -471,11 +491,11 @@ class AutoWU(LRScheduler):
                 stacklevel=3,
             )
 
-    def _decide(self, step: int, diverged: bool) -> tuple[bool, float]:
-        """One test: whether the warmup ends, and the LR that the decay then starts from."""
+    def _decide(self, step: int, diverged: bool) -> tuple[bool, float, bool]:
+        """One test: whether the warmup ends, the LR of the decay then, and if the loss falls."""
         settings = self._settings
         outcome = torch.tensor(
-            [math.nan] * (2 + 2 * settings.num_tests), dtype=torch.float64, device="cpu"
+            [math.nan] * (3 + 2 * settings.num_tests), dtype=torch.float64, device="cpu"
         )
         error: Exception | None = None
         if self._rank() == 0:
@@ -486,17 +506,18 @@ class AutoWU(LRScheduler):
         outcome = self._broadcast(outcome)
         if error is not None:
             raise error
-        ended, start_lr = float(outcome[0]), float(outcome[1])
+        ended, start_lr, falls = outcome[:3].tolist()
         if math.isnan(ended):
             raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
-        probabilities, lrs = outcome[2:].view(2, -1).tolist()
+        probabilities, lrs = outcome[3:].view(2, -1).tolist()
         self._tests.append(self._to_test(step, probabilities, lrs))
-        return bool(ended), start_lr
+        return bool(ended), start_lr, bool(falls)
 
     def _weigh(self, step: int, diverged: bool) -> Tensor:
-        """What rank 0 finds, float64 (2 + 2 * num_tests,).
+        """What rank 0 finds, float64 (3 + 2 * num_tests,).
 
-        Decision (1: the warmup ends), start LR, then the probabilities and the LRs at the minima.
+        Decision (1: the warmup ends), start LR, whether the loss has fallen (1: it has), then the
+        probabilities and the LRs at the minima.
         """
         settings, curve = self._settings, self._curve
         # After a divergence the curve ends with its last finite loss.
@@ -511,21 +532,21 @@ class AutoWU(LRScheduler):
             rng=np.random.default_rng((settings.seed, step)),
         )
         # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
-        lrs = [self._sweep_lr(self._first_step + x * window) for x in evidence.positions]
+        lrs = [self._sweep.lr(self._first_step + x * window) for x in evidence.positions]
         test = self._to_test(step, evidence.probabilities, lrs)
         found = num_consecutive_positive([*self._tests, test]) >= settings.patience
         start_lr = test.lr_at_minimum
         if step >= self._warmup_steps and not found and not diverged:
             start_lr = self._lr_at_cap(start_lr)
         ended = found or diverged or step >= self._warmup_steps
-        return torch.tensor(
-            [ended, start_lr, *evidence.probabilities, *lrs], dtype=torch.float64, device="cpu"
-        )
+        falls = is_positive(evidence.fall_probabilities, settings.confidence)
+        outcome = [ended, start_lr, falls, *evidence.probabilities, *lrs]
+        return torch.tensor(outcome, dtype=torch.float64, device="cpu")
 
     def _to_test(self, step: int, probabilities: Any, lrs: list[float]) -> MinimumTest:
         return MinimumTest(
             step=step,
-            lr=self._sweep_lr(step),
+            lr=self._sweep.lr(step),
             probabilities=tuple(probabilities),
             positive=is_positive(probabilities, self._settings.confidence),
             lr_at_minimum=math.fsum(lrs) / len(lrs),
@@ -535,11 +556,11 @@ class AutoWU(LRScheduler):
         """Where decay starts when no minimum was found in the longest warmup."""
         if self._settings.at_cap == "minimum":
             return lr_at_minimum
-        return self._sweep_lr(self._warmup_steps - 1)
+        return self._sweep.lr(self._warmup_steps - 1)
 
-    def _sweep_lr(self, step: float) -> float:
-        """The LR of the sweep after `step` steps, a real number, whatever the phase."""
-        return self._sweep(step, self._warmup_steps, self._min_lr, self._max_lr)
+    def sweep_step(self, lr: float) -> float:
+        """The step of the sweep, a real number, at which it has the learning rate `lr`."""
+        return self._sweep.step_of(lr)
 
     def _rank(self) -> int:
         if num_ranks(self._process_group) == 1:
@@ -623,6 +644,14 @@ class AutoWU(LRScheduler):
                 "the state was saved with another kernel: construct AutoWU with the kernel of the "
                 f"saved run ({'the default one' if saved is None else 'not the default one'})"
             )
+
+
+def _of_this_version(state: Any) -> Any:
+    """A state of version 1, before sweeps could be adaptive, as one of a fixed sweep."""
+    if not isinstance(state, dict) or state.get("version") != 1 or "settings" not in state:
+        return state
+    settings = {"sweep": "fixed"} | state["settings"]
+    return state | {"version": STATE_VERSION, "settings": settings, "fall_step": 0}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

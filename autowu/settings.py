@@ -11,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 Growth = Literal["exponential", "linear"]
+SweepKind = Literal["adaptive", "fixed"]
 Decay = Literal[
     "cosine",
     "constant_cosine",
@@ -34,7 +35,12 @@ COOLDOWN_DECAYS = ("constant_cosine", "wsd_linear", "wsd_one_minus_sqrt")
 DEFAULT_COOLDOWN_FRACTION = 0.2  # paper
 
 # What `AutoWU.paper` sets: the behaviour as published.
-PAPER: dict[str, Any] = {"fit": "adam", "test_interval": "epoch", "at_cap": "current"}
+PAPER: dict[str, Any] = {
+    "sweep": "fixed",
+    "fit": "adam",
+    "test_interval": "epoch",
+    "at_cap": "current",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class SchedulerSettings:
     max_lr: float
     max_warmup_fraction: float  # of total_steps
     growth: Growth
+    sweep: SweepKind  # adaptive: with exponential growth alone
     decay: Decay
     cooldown_fraction: float  # of total_steps; of COOLDOWN_DECAYS only
     patience: int  # positive tests in a row
@@ -95,6 +102,7 @@ class SchedulerSettings:
                 f"max_lr / min_lr must be finite, got max_lr={self.max_lr}, min_lr={self.min_lr}"
             )
         _choice("growth", self.growth, get_args(Growth))
+        _choice("sweep", self.sweep, get_args(SweepKind))
         _choice("decay", self.decay, get_args(Decay))
         self._check_cooldown()
         _choice("fit", self.fit, get_args(Fit))

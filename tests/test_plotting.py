@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from autowu import AutoWU, replay
 from autowu.__main__ import main
 from autowu.plotting import plot_run, plot_scheduler
-from autowu.plotting_panels import loss_limits, needs_log_scale, sweep_step
+from autowu.plotting_panels import loss_limits, needs_log_scale
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 80, 10
 U = np.arange(TOTAL_STEPS) / TOTAL_STEPS
@@ -138,7 +138,7 @@ def test_both_vertical_lines_stand_where_the_legend_says(
 def test_sweep_step_inverts_the_sweep(growth: Any) -> None:
     scheduler = replay([], 200, growth=growth, min_lr=1e-4, max_lr=2.0)
     for step in (0, 1, 37.5, 99, 100):
-        assert sweep_step(scheduler, scheduler.lr_at(step)) == pytest.approx(step, abs=1e-9)
+        assert scheduler.sweep_step(scheduler.lr_at(step)) == pytest.approx(step, abs=1e-9)
 
 
 @pytest.mark.parametrize("num_losses", [0, 1, 5, 20])

@@ -74,6 +74,7 @@ class AutoWUSettings(FindsLRSettings):
     name: Literal["autowu"] = "autowu"
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
     growth: Literal["exponential", "linear"] = "exponential"
+    sweep: Literal["adaptive", "fixed"] = "adaptive"  # adaptive: with exponential growth alone
     decay: Decay = "cosine"
     # Of all steps; of constant_cosine and the two wsd only.
     cooldown_fraction: float = limited(0.2, above=0, at_most=1)

@@ -45,6 +45,19 @@ class Outcome:
     losses: tuple[float, ...]  # (total_steps,) before each step, as the schedule saw them
     lrs: tuple[float, ...]
 
+    def columns(self) -> dict[str, str]:
+        """What a row says of it."""
+        return {
+            "test_accuracy": f"{self.test_accuracy:.3f}",
+            "train_loss": f"{self.train_loss:.6g}",
+            "switch_step": "" if self.switch_step is None else str(self.switch_step),
+            "start_lr": "" if self.start_lr is None else f"{self.start_lr:.6g}",
+            "diverged": str(int(self.diverged)),
+            "total_steps": str(self.total_steps),
+            "extra_steps": str(self.extra_steps),
+            "seconds": f"{self.seconds:.2f}",
+        }
+
 
 def train(
     task: Task,

@@ -1,0 +1,99 @@
+"""The sweep of the warmup: the learning rate while AutoWU looks for the minimum of the loss.
+
+A sweep from 1e-5 spends its first decades where the loss does not move, and a short run has no
+steps to spend; and where the loss moves, a short sweep is so steep that the LR has left the good
+ones behind before the loss can answer. So an adaptive sweep (ours) grows fast until a test says
+that the loss has begun to fall, and slowly from there:
+
+    lr(t) = min_lr * (max_lr / min_lr) ** (t / F)        t <= s: the fast piece, F <= W
+    lr(t) = lr(s) * (max_lr / lr(s)) ** ((t - s) / S)    t >= s: the loss was seen to fall at s
+
+`S = W - s` takes the LR to `max_lr` at `W`, the longest possible warmup, unless that were more
+than 3 % a step. `s = 0` with `S = W` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces
+are the same pure curve, so every LR is a closed form of the step and of `s`.
+"""
+
+import math
+from typing import NamedTuple
+
+from autowu import schedules
+from autowu.settings import SchedulerSettings
+
+FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
+MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
+MAX_SLOW_GROWTH = 1.03  # ours: most that the LR grows in a step once the loss falls
+
+
+class Piece(NamedTuple):
+    """A part of the sweep: from `start_lr` at step `begin` it would take `length` to `max_lr`."""
+
+    begin: float
+    length: float  # steps
+    start_lr: float
+
+
+class Sweep:
+    """The LR of the warmup, as far as it is known: that it goes on as it does.
+
+    Args:
+        settings: of the scheduler.
+        fall_step: optimizer steps done when the loss was seen to fall; None: not yet; 0: it is not
+            asked for, the sweep is fixed.
+    """
+
+    def __init__(self, settings: SchedulerSettings, fall_step: int | None) -> None:
+        self.fall_step = fall_step
+        self._max_lr = settings.max_lr
+        is_linear = settings.growth == "linear"
+        self._curve = schedules.linear if is_linear else schedules.exponential
+        whole = Piece(0, settings.warmup_steps, settings.min_lr)
+        fast = whole if fall_step == 0 else whole._replace(length=fast_steps(settings))
+        self._pieces = [fast]
+        if fall_step:
+            lr = self._lr_of(fast, fall_step)
+            shortest = math.log(settings.max_lr / lr) / math.log(MAX_SLOW_GROWTH)
+            length = max(settings.warmup_steps - fall_step, shortest)
+            self._pieces.append(Piece(fall_step, length, lr))
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it waits for the loss to fall."""
+        return self.fall_step is None
+
+    def lr(self, step: float) -> float:
+        """The learning rate after `step` steps, a real number; at most `max_lr`."""
+        piece = self._pieces[-1]
+        return self._lr_of(piece if step >= piece.begin else self._pieces[0], step)
+
+    def step_of(self, lr: float) -> float:
+        """The step, a real number, at which it has the learning rate `lr`."""
+        begin, length, start_lr = next(
+            (piece for piece in reversed(self._pieces) if piece.start_lr <= lr), self._pieces[0]
+        )
+        if start_lr == self._max_lr:
+            return begin
+        if self._curve is schedules.linear:
+            return begin + length * (lr - start_lr) / (self._max_lr - start_lr)
+        return begin + length * math.log(lr / start_lr) / math.log(self._max_lr / start_lr)
+
+    def _lr_of(self, piece: Piece, step: float) -> float:
+        return self._curve(step - piece.begin, piece.length, piece.start_lr, self._max_lr)
+
+
+def first_fall_step(settings: SchedulerSettings) -> int | None:
+    """`fall_step` of a sweep that begins: None where it is adaptive.
+
+    A linear sweep is always fixed: its first step leaves the slow decades behind.
+    """
+    is_adaptive = settings.sweep == "adaptive" and settings.growth == "exponential"
+    return None if is_adaptive else 0
+
+
+def fast_steps(settings: SchedulerSettings) -> float:
+    """`F`: steps that the fast piece would take from `min_lr` to `max_lr`, a real number.
+
+    `min(W, max(W / 4, log2(max_lr / min_lr)))`: where a quarter of `W` is so short that the LR
+    would more than double in a step, it doubles.
+    """
+    doublings = math.log(settings.max_lr / settings.min_lr) / math.log(MAX_FAST_GROWTH)
+    return min(settings.warmup_steps, max(settings.warmup_steps / FAST, doublings))

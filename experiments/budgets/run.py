@@ -1,0 +1,163 @@
+"""Accuracy against budget: AutoWU, a tuned and an untuned warmup-cosine, and LR-free methods.
+
+    python -m experiments.budgets.run                       all cells, over two core-hours
+    python -m experiments.budgets.run --only warmup_cosine --task digits
+
+Many runs in one process after the other. A row for each in results.csv; those that are there are
+not made again, so it can be stopped and started at any time. `--not-run` adds a row `not run` for
+every run that is missing. `python -m experiments.budgets.plot` makes the tables and the figure.
+"""
+
+import argparse
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.tables import read_rows
+from experiments.training import methods, tasks
+from experiments.training.cells import add_not_run, run_cells
+from experiments.training.trial import Recipe, train
+
+RESULTS = Path(__file__).parent / "results.csv"
+# (task, epochs, batch sizes), what is cheap and says most first
+BUDGETS = (
+    *(("digits", epochs, (128, 479, 1437, 32)) for epochs in (5, 10, 2, 30)),
+    *(("cifar10", epochs, (1024, 128)) for epochs in (10, 5, 20)),
+    ("digits", 100, (1437, 479, 128, 32)),
+)
+SEEDS = {"digits": (0, 1, 2, 3, 4), "cifar10": (0, 1, 2)}
+TUNED = "warmup_cosine"
+PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)
+WARMUPS = (0.1, 0.3)  # of the budget
+METHODS = {**methods.UNTUNED, **methods.AUTOWU}
+UNTUNED = "warmup_cosine_untuned"
+
+
+@dataclass(frozen=True)
+class BudgetCell:
+    """One run; `lr` and `warmup` are those of a warmup-cosine."""
+
+    task: str
+    epochs: int
+    batch_size: int
+    method: str
+    lr: float | None
+    warmup: float | None
+    seed: int
+    data_root: Path
+
+    def key(self) -> dict[str, str]:
+        return {
+            "task": self.task,
+            "epochs": str(self.epochs),
+            "batch_size": str(self.batch_size),
+            "method": self.method,
+            "lr": "" if self.lr is None else f"{self.lr:g}",
+            "warmup": "" if self.warmup is None else f"{self.warmup:g}",
+            "seed": str(self.seed),
+        }
+
+    def recipe(self) -> Recipe:
+        if self.lr is None or self.warmup is None:
+            return METHODS[self.method]
+        return methods.warmup_cosine(self.lr, self.warmup, self.epochs)
+
+    def run(self) -> dict[str, Any]:
+        task = tasks.digits() if self.task == "digits" else tasks.cifar10(self.data_root)
+        outcome = train(
+            task,
+            self.recipe(),
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+        return outcome.columns()
+
+
+def cells(data_root: Path, method: str, task: str, epochs: int, size: int) -> list[BudgetCell]:
+    """The runs of one method in one budget; of the tuned baseline its grid."""
+    if method == TUNED:
+        return [
+            BudgetCell(task, epochs, size, method, lr, warmup, 0, data_root)
+            for lr in PEAK_LRS
+            for warmup in WARMUPS
+        ]
+    untuned = (methods.UNTUNED_LR, methods.UNTUNED_WARMUP) if method == UNTUNED else (None, None)
+    return [
+        BudgetCell(task, epochs, size, method, *untuned, seed, data_root) for seed in SEEDS[task]
+    ]
+
+
+def tuned_cells(
+    rows: list[dict[str, str]], data_root: Path, task: str, epochs: int, size: int
+) -> list[BudgetCell]:
+    """The other seeds of the cell of the grid that is best with seed 0.
+
+    By test accuracy, and where that is equal by the training loss at the end: the baseline knows
+    the test set. None before the whole grid is there.
+    """
+    grid = [
+        row
+        for row in rows
+        if row["status"] == "done"
+        and (row["method"], row["seed"], row["task"]) == (TUNED, "0", task)
+        and (row["epochs"], row["batch_size"]) == (str(epochs), str(size))
+    ]
+    if len(grid) < len(PEAK_LRS) * len(WARMUPS):
+        return []
+    best = max(grid, key=lambda row: (float(row["test_accuracy"]), -float(row["train_loss"])))
+    lr, warmup = float(best["lr"]), float(best["warmup"])
+    return [
+        BudgetCell(task, epochs, size, TUNED, lr, warmup, seed, data_root)
+        for seed in SEEDS[task][1:]
+    ]
+
+
+def budgets(task: str) -> Iterator[tuple[str, int, int]]:
+    for name, epochs, sizes in BUDGETS:
+        if fnmatch.fnmatch(name, task):
+            for size in sizes:
+                yield name, epochs, size
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--only", default="*", metavar="PATTERN", help="methods (* ? [] allowed)")
+    add("--task", default="*", metavar="PATTERN", help="digits or cifar10")
+    add("--epochs", type=int, nargs="*", help="budgets")
+    add("--processes", type=int, default=2)
+    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
+    add("--results", type=Path, default=RESULTS)
+    add("--not-run", action="store_true", help="add the rows of runs that are missing, run nothing")
+    options = parser.parse_args()
+    names = [m for m in (TUNED, UNTUNED, *METHODS) if fnmatch.fnmatch(m, options.only)]
+    if not names:
+        parser.error(f"--only {options.only}: no such method ({', '.join((TUNED, *METHODS))})")
+    chosen = [b for b in budgets(options.task) if not options.epochs or b[1] in options.epochs]
+    if not chosen:
+        parser.error(f"--task {options.task}, --epochs {options.epochs}: no such budget")
+    do = add_not_run if options.not_run else run_cells
+    keywords = {} if options.not_run else {"processes": options.processes}
+    wanted = [
+        cell
+        for budget in chosen
+        for name in names
+        for cell in cells(options.data_root, name, *budget)
+    ]
+    do(options.results, wanted, **keywords)
+    if TUNED in names:
+        rows = read_rows(options.results)
+        tuned = [
+            cell for budget in chosen for cell in tuned_cells(rows, options.data_root, *budget)
+        ]
+        do(options.results, tuned, **keywords)
+
+
+if __name__ == "__main__":
+    main()

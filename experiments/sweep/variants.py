@@ -1,0 +1,156 @@
+"""Other ways to skip the decades in which the loss does not move, tried and not kept.
+
+Each takes the place of `AutoWU` in a trial. What they have in common is a sweep of pieces in each
+of which the LR grows by the same factor every step.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from autowu import AutoWU
+from autowu.loss_gp import NUM_BEGINNING, Posterior, fenced, spike_ceiling
+from autowu.minimum_test import MIN_GAIN, MIN_LOSSES
+from autowu.settings import SchedulerSettings
+from autowu.sweep import Piece, Sweep
+
+BACK = 0.5  # of the fall so far: where `SetBack` begins again
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast the sweep is before the loss falls, and after it."""
+
+    fast: float = 4.0  # times the rate of the fixed sweep
+    max_growth: float = 2.0  # a step
+    after: str = "rest"  # "rest": evenly to `max_lr` at `W`; "paper": as the fixed sweep
+    set_back: bool = False  # begin again at the LR at which half of the fall was to come
+    cap: float = math.inf  # most that the LR grows in a step after it, a factor
+    slope: float = math.inf  # most that the LR grows in a step after it, in units of the LR then
+
+
+class PiecewiseSweep(Sweep):
+    """A sweep of given pieces, the first of them fast."""
+
+    def __init__(
+        self, settings: SchedulerSettings, pieces: list[Piece], fall_step: int | None
+    ) -> None:
+        super().__init__(settings, None)
+        self.fall_step = fall_step
+        self._pieces = pieces
+        self.slope = math.inf
+
+    def lr(self, step: float) -> float:
+        piece = next((p for p in reversed(self._pieces) if p.begin <= step), self._pieces[0])
+        most = self._max_lr
+        if piece.begin:
+            most = min(most, piece.start_lr * (1.0 + self.slope * (step - piece.begin)))
+        return min(most, self._lr_of(piece, step))
+
+
+class Paced(AutoWU):
+    """The adaptive sweep at another pace."""
+
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int, steps_per_epoch: int, pace: Pace
+    ) -> None:
+        super().__init__(optimizer, total_steps, steps_per_epoch)
+        self._pace = pace
+        own = self.settings
+        self._span = math.log(own.max_lr / own.min_lr)
+        length = max(own.warmup_steps / pace.fast, self._span / math.log(pace.max_growth))
+        fast = Piece(0, min(length, own.warmup_steps), own.min_lr)
+        self._sweep = PiecewiseSweep(own, [fast], None)
+
+    def _test(self, step: int) -> None:
+        was_fast = self._sweep.is_fast
+        before = self._sweep
+        super()._test(step)
+        if not was_fast or self._sweep.is_fast or self.switch_step is not None:
+            return
+        lr = before.lr(step)
+        if self._pace.set_back:
+            lr = before.lr(self._step_of_half_fall(step))
+        longest = self.warmup_steps
+        length: float = longest - step
+        if self._pace.after == "paper":
+            length = longest * math.log(self.settings.max_lr / lr) / self._span
+        length = max(length, math.log(self.settings.max_lr / lr) / math.log(self._pace.cap))
+        pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
+        self._sweep = PiecewiseSweep(self.settings, pieces, step)
+        self._sweep.slope = self._pace.slope
+
+    def _step_of_half_fall(self, step: int) -> float:
+        posterior = _posterior(self, step)
+        if posterior is None:
+            return step
+        mean = posterior.mean
+        level = mean[0] - BACK * (mean[0] - mean.min())
+        above = (mean >= level).nonzero()
+        return float(self._gp.grid[int(above[-1])]) * step if len(above) else step
+
+
+class Unlatched(AutoWU):
+    """Fast while the loss does not fall, slow while it does; changes as often as need be."""
+
+    def _test(self, step: int) -> None:
+        before = self._sweep
+        super()._test(step)
+        self._sweep = before
+        if self.switch_step is not None:
+            return
+        posterior = _posterior(self, step)
+        falls = posterior is not None and _falls_at_the_end(posterior, self.settings.confidence)
+        is_slow = before.fall_step is not None
+        if falls == is_slow:
+            return
+        own, lr = self.settings, before.lr(step)
+        rate = math.log(own.max_lr / own.min_lr) / self._fast_length
+        length = own.warmup_steps - step if falls else math.log(own.max_lr / lr) / rate
+        pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
+        self._sweep = PiecewiseSweep(own, pieces, step if falls else None)
+        self._expect_next_test()
+
+    @property
+    def _fast_length(self) -> float:
+        return Sweep(self.settings, None)._pieces[0].length
+
+
+def _posterior(scheduler: AutoWU, step: int) -> Posterior | None:
+    """The GP of all losses so far, as the first vote of a test sees it."""
+    curve, gp, own = scheduler._curve, scheduler._gp, scheduler.settings
+    if curve.num_finite < MIN_LOSSES or curve.is_constant:
+        return None
+    with fenced():
+        rng = np.random.default_rng((own.seed, step, 1))
+        index, losses = curve.sample(own.num_fit_samples, len(curve), rng)
+        if losses.min() == losses.max():
+            return None
+        ceiling = spike_ceiling(losses, curve.values[:NUM_BEGINNING].double())
+        values = gp.fit(index / len(curve), losses.clamp(max=ceiling))
+        index, losses = curve.sample(own.num_posterior_samples, len(curve), rng)
+        return gp.posterior(index / len(curve), losses.clamp(max=ceiling), values)
+
+
+def _falls_at_the_end(posterior: Posterior, confidence: float) -> bool:
+    """Whether the loss has fallen over the last fifth of the steps."""
+    earlier = int(0.8 * len(posterior.mean))
+    fall = posterior.mean[earlier] - posterior.mean[-1]
+    deviation = posterior.difference_variance[earlier].clamp_min(1e-300).sqrt()
+    probability = float(torch.special.ndtr(fall / deviation))
+    return probability > confidence and posterior.gain >= MIN_GAIN
+
+
+VARIANTS: dict[str, Any] = {
+    "adaptive": AutoWU,
+    "fixed": lambda o, total, epoch: AutoWU(o, total, epoch, sweep="fixed"),
+    "paper's rate after the fall": lambda o, t, e: Paced(o, t, e, Pace(after="paper")),
+    "set back after the fall": lambda o, t, e: Paced(o, t, e, Pace(set_back=True)),
+    "8x as fast, 3x a step": lambda o, t, e: Paced(o, t, e, Pace(fast=8, max_growth=3)),
+    "4x as fast, 1.5x a step": lambda o, t, e: Paced(o, t, e, Pace(max_growth=1.5)),
+    "slow only while it falls": Unlatched,
+}
