@@ -19,7 +19,7 @@ LOSSES = np.abs(U - 0.25) + 0.02 * np.random.default_rng(0).standard_normal(TOTA
 
 def step_by_hand(losses: Any, **settings: Any) -> AutoWU:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = AutoWU(optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    scheduler = AutoWU(optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, **({"sweep": "fixed"} | settings))
     for loss in losses:
         optimizer.step()
         scheduler.step(float(loss))
@@ -28,7 +28,7 @@ def step_by_hand(losses: Any, **settings: Any) -> AutoWU:
 
 @pytest.mark.parametrize("num_losses", [0, 7, 25, 80])
 @pytest.mark.parametrize(
-    "settings", [{}, PAPER, {"growth": "linear", "patience": 1, "seed": 3}, {"max_lr": 0.1}]
+    "settings", [{}, PAPER, {"growth": "linear", "patience": 1, "seed": 3}, {"max_lr": 0.1}, {"sweep": "adaptive"}]
 )
 def test_a_replay_equals_stepping_by_hand(num_losses: int, settings: dict[str, Any]) -> None:
     losses = LOSSES[:num_losses]

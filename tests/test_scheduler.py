@@ -56,6 +56,7 @@ def test_every_lr_of_a_run_is_the_closed_form(
         valley(warmup, minimum),
         total,
         growth=growth,
+        sweep="fixed",
         decay=decay,
         **({"cooldown_fraction": cooldown} if decay == "constant_cosine" else {}),
         **settings,
@@ -111,7 +112,7 @@ def test_the_mean_is_that_of_the_lrs_at_real_steps_and_not_the_lr_of_the_mean(
 
     def found(*_: Any, num_losses: int, **__: Any) -> Evidence:
         windows.append(num_losses)
-        return Evidence((0.96, 0.96, 0.96, 0.0, 0.0), positions)
+        return Evidence((0.96, 0.96, 0.96, 0.0, 0.0), positions, (0.0,) * 5)
 
     monkeypatch.setattr(autowu.scheduler, "weigh_evidence", found)
     scheduler = replay([1.0] * 100, 200, growth=growth, test_interval=13, min_lr=1e-4, max_lr=2.0)
@@ -394,7 +395,7 @@ def test_another_kernel_is_taken_as_it_is() -> None:
 
 
 def test_a_run_of_twenty_million_steps_starts_at_once() -> None:
-    scheduler = AutoWU(optimizer_of(), 20_000_000, 100_000)
+    scheduler = AutoWU(optimizer_of(), 20_000_000, 100_000, sweep="fixed")
     state = scheduler.state_dict()
     losses = torch.linspace(2.0, 1.0, 1_000_000)
     step = 1_000_000

@@ -15,7 +15,9 @@ from autowu import AutoWU
 
 
 def build(**settings: Any) -> AutoWU:
-    return AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 400, **settings)
+    """The losses below know nothing of the LR: they are those of a fixed sweep."""
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    return AutoWU(optimizer, 400, **({"sweep": "fixed"} | settings))
 
 
 def loss_of(step: int) -> float:

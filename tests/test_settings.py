@@ -12,7 +12,7 @@ from autowu.settings import PAPER, Decay, SchedulerSettings
 
 GOOD: dict[str, Any] = {
     "total_steps": 100, "steps_per_epoch": 10, "min_lr": 1e-5, "max_lr": 1.0,
-    "max_warmup_fraction": 0.5, "growth": "exponential", "decay": "cosine",
+    "max_warmup_fraction": 0.5, "growth": "exponential", "sweep": "adaptive", "decay": "cosine",
     "cooldown_fraction": 0.2, "patience": 3, "confidence": 0.95, "num_tests": 5,
     "test_interval": "auto", "fit": "mle", "at_cap": "minimum", "num_fit_samples": 100,
     "num_posterior_samples": 500, "grid_size": 500, "seed": 0,
@@ -25,6 +25,7 @@ FRACTIONS = ("max_warmup_fraction", "cooldown_fraction", "confidence")
 REALS = ("min_lr", "max_lr", *FRACTIONS)
 CHOICES = {
     "growth": ("exponential", "linear"),
+    "sweep": ("adaptive", "fixed"),
     "decay": get_args(Decay),
     "fit": ("mle", "adam"),
     "at_cap": ("minimum", "current"),

@@ -1,0 +1,197 @@
+"""The adaptive sweep: fast until the loss falls, slow from there; and what it is built of."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.optim import SGD
+
+from autowu import AutoWU, Phase, replay
+from autowu.intervals import next_test_point
+from autowu.settings import PAPER
+from autowu.sweep import MAX_SLOW_GROWTH, Sweep, fast_steps, first_fall_step
+from tests.helpers import assert_same_state
+
+
+def build(total_steps: int = 120, steps_per_epoch: int | None = 10, **settings: Any) -> AutoWU:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    return AutoWU(optimizer, total_steps, steps_per_epoch, **settings)
+
+
+def loss_at(lr: float, step: int, *, fall: float = 1e-3, minimum: float = 0.1) -> float:
+    """2.3 below the LR `fall`, lowest at `minimum`, with a little noise."""
+    decades = math.log10(minimum / fall)
+    u = math.log10(lr / fall) / decades
+    value = 2.3 - min(max(u, 0.0), 1.0) + (3.0 * (u - 1.0) ** 2 if u > 1.0 else 0.0)
+    return value + 0.01 * math.sin(12.9898 * step * step)
+
+
+def go_on(scheduler: AutoWU, stop: int, **curve: float) -> None:
+    while scheduler.last_epoch < stop:
+        lr, step = scheduler.get_last_lr()[0], scheduler.last_epoch
+        scheduler.optimizer.step()
+        scheduler.step(loss_at(float(lr), step, **curve))
+
+
+def run_through(scheduler: AutoWU, **curve: float) -> list[float]:
+    """To the end of the warmup; the LR of each of its steps."""
+    lrs = []
+    while scheduler.phase is Phase.WARMUP:
+        lrs.append(float(scheduler.get_last_lr()[0]))
+        go_on(scheduler, scheduler.last_epoch + 1, **curve)
+    return lrs
+
+
+@pytest.mark.parametrize("total_steps", [60, 120, 500, 5_000])
+def test_it_is_fast_until_the_loss_falls_and_slow_after_it(total_steps: int) -> None:
+    scheduler = build(total_steps)
+    lrs = run_through(scheduler)
+    fall, longest = scheduler.fall_step, scheduler.warmup_steps
+    assert fall is not None and scheduler.switch_step is not None
+    assert 1e-3 <= lrs[fall] < 0.03
+    steps = [math.log(b / a) for a, b in zip(lrs, lrs[1:], strict=False)]
+    fixed = math.log(1e5) / longest
+    fast = min(4 * fixed, math.log(2.0))
+    assert steps[:fall] == pytest.approx([fast] * fall)
+    slow = min(math.log(1.0 / lrs[fall]) / (longest - fall), math.log(MAX_SLOW_GROWTH))
+    assert steps[fall:] == pytest.approx([slow] * (len(steps) - fall))
+    assert slow < fixed < fast
+    if total_steps >= 500:  # there is time enough to pass the minimum
+        assert scheduler.start_lr == pytest.approx(0.1, rel=0.35)
+
+
+@pytest.mark.parametrize("total_steps", [60, 500])
+def test_a_fixed_sweep_spends_its_steps_where_nothing_moves(total_steps: int) -> None:
+    adaptive, fixed = build(total_steps), build(total_steps, sweep="fixed")
+    num_dead = [sum(lr < 1e-3 for lr in run_through(each)) for each in (adaptive, fixed)]
+    assert num_dead[0] < 0.6 * num_dead[1]
+    assert fixed.fall_step is None
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_when_the_loss_falls_does_not_depend_on_its_scale_and_offset(scale: float) -> None:
+    scheduler = build(500)
+    while scheduler.fall_step is None:
+        loss = loss_at(float(scheduler.get_last_lr()[0]), scheduler.last_epoch)
+        scheduler.optimizer.step()
+        scheduler.step(scale * loss + 7.0 * scale)
+    other = build(500)
+    run_through(other)
+    assert scheduler.fall_step == other.fall_step
+
+
+def test_a_loss_that_never_falls_leaves_it_at_max_lr() -> None:
+    scheduler = build(200, max_lr=0.1)
+    lrs = run_through(scheduler, fall=1.0, minimum=10.0)
+    assert scheduler.fall_step is None
+    assert lrs[26:] == [0.1] * 74 and lrs[24] < 0.1
+    assert scheduler.switch_step == 100
+
+
+def test_a_fall_at_max_lr_leaves_it_there() -> None:
+    sweep = Sweep(build(200).settings, 40)
+    assert [sweep.lr(step) for step in (40, 41, 99, 100, 150)] == [1.0] * 5
+    assert sweep.step_of(1.0) == 40
+
+
+def test_a_rise_from_the_very_beginning_ends_it() -> None:
+    """Fine-tuning: the weights are at the minimum already."""
+    scheduler = build(400)
+    while scheduler.phase is Phase.WARMUP:
+        lr, step = float(scheduler.get_last_lr()[0]), scheduler.last_epoch
+        scheduler.optimizer.step()
+        scheduler.step(1.0 + 10 * lr + 0.01 * math.sin(12.9898 * step * step))
+    assert scheduler.fall_step is None
+    assert scheduler.switch_step is not None and scheduler.switch_step < 60
+    assert scheduler.start_lr is not None and scheduler.start_lr < 0.03
+
+
+@pytest.mark.parametrize("stop", [3, 9, 25])
+def test_a_resumed_run_goes_on_alike(stop: int) -> None:
+    whole, first, second = build(), build(), build(seed=7)
+    go_on(whole, 120)
+    go_on(first, stop)
+    assert (first.fall_step is None) == (stop < 12)
+    second.load_state_dict(torch.load(_saved(first.state_dict()), weights_only=True))
+    go_on(second, 120)
+    assert_same_state(whole.state_dict(), second.state_dict())
+
+
+def _saved(state: Any) -> Any:
+    import io
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+def test_a_state_from_before_there_were_adaptive_sweeps_is_one_of_a_fixed_sweep() -> None:
+    old = build(sweep="fixed")
+    go_on(old, 20)
+    state = old.state_dict()
+    del state["fall_step"], state["settings"]["sweep"]
+    scheduler = build()
+    scheduler.load_state_dict(state | {"version": 1})
+    assert scheduler.settings.sweep == "fixed"
+    go_on(old, 120)
+    go_on(scheduler, 120)
+    assert_same_state(old.state_dict(), scheduler.state_dict())
+
+
+def test_the_replay_of_a_run_with_an_adaptive_sweep_decides_as_the_run_did() -> None:
+    scheduler = build(500)
+    run_through(scheduler)
+    replayed = replay(scheduler.losses, 500, 10, sweep="adaptive")
+    assert (replayed.fall_step, replayed.start_lr) == (scheduler.fall_step, scheduler.start_lr)
+
+
+def test_linear_growth_and_the_published_procedure_are_fixed() -> None:
+    assert first_fall_step(build(growth="linear").settings) == 0
+    assert PAPER["sweep"] == "fixed"
+    published = AutoWU.paper(SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 100, 10)
+    assert first_fall_step(published.settings) == 0
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "expected"), [(10, 5), (30, 15), (60, 16.61), (132, 16.61), (134, 16.75)]
+)
+def test_fast_steps(total_steps: int, expected: float) -> None:
+    assert fast_steps(build(total_steps).settings) == pytest.approx(expected, abs=5e-3)
+
+
+@given(
+    total_steps=st.integers(2, 3_000),
+    fall=st.integers(0, 1_400),
+    low=st.floats(1e-8, 1e-2),
+    decades=st.floats(0.1, 7.0),
+)
+def test_it_never_falls_nor_jumps_and_can_be_inverted(
+    total_steps: int, fall: int, low: float, decades: float
+) -> None:
+    settings = build(total_steps, min_lr=low, max_lr=low * 10**decades).settings
+    longest = settings.warmup_steps
+    for fall_step in (None, min(fall, longest - 1)):
+        sweep = Sweep(settings, fall_step)
+        steps = [longest * i / 50 for i in range(51)]
+        lrs = [sweep.lr(step) for step in steps]
+        assert lrs[0] == low and lrs == sorted(lrs) and lrs[-1] <= settings.max_lr
+        if fall_step:
+            assert sweep.lr(fall_step - 1e-9) == pytest.approx(sweep.lr(fall_step), rel=1e-6)
+        for lr in lrs:
+            if lr < settings.max_lr:
+                assert sweep.lr(sweep.step_of(lr)) == pytest.approx(lr, rel=1e-9)
+
+
+@pytest.mark.parametrize("steps_per_epoch", [None, 40])
+def test_tests_are_spaced_by_the_growth_of_the_fast_piece(steps_per_epoch: int | None) -> None:
+    settings = build(4_000, steps_per_epoch).settings
+    point, fast = 0, Sweep(settings, None)
+    while point < 400:
+        following = next_test_point(point, settings, is_fast=True)
+        assert fast.lr(following) / fast.lr(point) <= 1.2 * (1 + 1e-9)
+        point = following
+    assert next_test_point(0, settings) > next_test_point(0, settings, is_fast=True)
