@@ -5,7 +5,9 @@ of which the LR grows by the same factor every step.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from autowu import AutoWU
 from autowu.loss_gp import NUM_BEGINNING, Posterior, fenced, spike_ceiling
 from autowu.minimum_test import MIN_GAIN, MIN_LOSSES
 from autowu.settings import SchedulerSettings
-from autowu.sweep import Piece, Sweep
+from autowu.sweep import FAST, MAX_FAST_GROWTH, MAX_SLOW_GROWTH, Piece, Sweep
 
 BACK = 0.5  # of the fall so far: where `SetBack` begins again
 
@@ -25,11 +27,11 @@ BACK = 0.5  # of the fall so far: where `SetBack` begins again
 class Pace:
     """How fast the sweep is before the loss falls, and after it."""
 
-    fast: float = 4.0  # times the rate of the fixed sweep
-    max_growth: float = 2.0  # a step
+    fast: float = FAST  # times the rate of the fixed sweep
+    max_growth: float = MAX_FAST_GROWTH  # a step
     after: str = "rest"  # "rest": evenly to `max_lr` at `W`; "paper": as the fixed sweep
     set_back: bool = False  # begin again at the LR at which half of the fall was to come
-    cap: float = math.inf  # most that the LR grows in a step after it, a factor
+    cap: float = MAX_SLOW_GROWTH  # most that the LR grows in a step after it, a factor
     slope: float = math.inf  # most that the LR grows in a step after it, in units of the LR then
 
 
@@ -79,7 +81,8 @@ class Paced(AutoWU):
         length: float = longest - step
         if self._pace.after == "paper":
             length = longest * math.log(self.settings.max_lr / lr) / self._span
-        length = max(length, math.log(self.settings.max_lr / lr) / math.log(self._pace.cap))
+        if self._pace.cap < math.inf:
+            length = max(length, math.log(self.settings.max_lr / lr) / math.log(self._pace.cap))
         pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
         self._sweep = PiecewiseSweep(self.settings, pieces, step)
         self._sweep.slope = self._pace.slope
@@ -145,12 +148,19 @@ def _falls_at_the_end(posterior: Posterior, confidence: float) -> bool:
     return probability > confidence and posterior.gain >= MIN_GAIN
 
 
-VARIANTS: dict[str, Any] = {
+def paced(**pace: Any) -> Callable[[Optimizer, int, int], AutoWU]:
+    return partial(Paced, pace=Pace(**pace))
+
+
+VARIANTS: dict[str, Callable[[Optimizer, int, int], AutoWU]] = {
     "adaptive": AutoWU,
-    "fixed": lambda o, total, epoch: AutoWU(o, total, epoch, sweep="fixed"),
-    "paper's rate after the fall": lambda o, t, e: Paced(o, t, e, Pace(after="paper")),
-    "set back after the fall": lambda o, t, e: Paced(o, t, e, Pace(set_back=True)),
-    "8x as fast, 3x a step": lambda o, t, e: Paced(o, t, e, Pace(fast=8, max_growth=3)),
-    "4x as fast, 1.5x a step": lambda o, t, e: Paced(o, t, e, Pace(max_growth=1.5)),
+    "fixed": partial(AutoWU, sweep="fixed"),
+    "evenly to max_lr after the fall": paced(cap=math.inf),
+    "at most 5 % a step after the fall": paced(cap=1.05),
+    "at most 10 % a step after the fall": paced(cap=1.1),
+    "paper's rate after the fall": paced(cap=math.inf, after="paper"),
+    "a tenth of that LR a step": paced(cap=math.inf, slope=0.1),
+    "set back to half of the fall": paced(cap=1.07, set_back=True),
+    "8x as fast, 3x a step": paced(fast=8.0, max_growth=3.0),
     "slow only while it falls": Unlatched,
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
 from autowu import AutoWU
@@ -26,7 +27,8 @@ class Recipe:
 
     optimizer: str = "adamp"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    schedule: str = "autowu"
+    # By its name, or called with (optimizer, total_steps, steps_per_epoch) in its place.
+    schedule: str | Callable[[Optimizer, int, int], AutoWU] = "autowu"
     schedule_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,14 +86,18 @@ def train(
     optimizer = optimizers.build(network, recipe.optimizer, **recipe.optimizer_settings)
     steps_per_epoch = task.steps_per_epoch(batch_size)
     total_steps = epochs * steps_per_epoch
-    scheduler = schedules.create(
-        recipe.schedule,
-        optimizer,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        batch_size=batch_size,
-        **recipe.schedule_settings,
-    )
+    scheduler: Any
+    if isinstance(recipe.schedule, str):
+        scheduler = schedules.create(
+            recipe.schedule,
+            optimizer,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            **recipe.schedule_settings,
+        )
+    else:
+        scheduler = recipe.schedule(optimizer, total_steps, steps_per_epoch)
     extra_steps = 0
     if isinstance(scheduler, schedules.LateOneCycle):
         extra_steps = _search_peak(task, network, optimizer, scheduler, recipe, batch_size, seed)

@@ -1,0 +1,177 @@
+"""Ways to skip the decades of the sweep in which the loss does not move, against the fixed sweep.
+
+    python -m experiments.sweep.run --part digits      55, 121, 495 and 4,972 steps, 3 optimizers
+    python -m experiments.sweep.run --part cifar10     residual network, 108 steps
+    python -m experiments.sweep.run --part cnn         the cell: small CNN, 120 steps
+    python -m experiments.sweep.run --part simulated   a noisy quadratic, seconds a run
+
+A row for each run in results.csv (simulated.csv); those that are there are not made again.
+`python -m experiments.sweep.plot` makes the tables and the figure.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.sweep.variants import VARIANTS
+from experiments.training.cells import run_cells
+from experiments.training.methods import warmup_cosine
+from experiments.training.trial import Recipe, train
+
+RESULTS = Path(__file__).parent / "results.csv"
+SIMULATED = Path(__file__).parent / "simulated.csv"
+OPTIMIZERS = ("adamp", "momentum", "lamb")
+PEAK_LRS = {
+    "adamp": (0.003, 0.01, 0.03),
+    "lamb": (0.003, 0.01, 0.03),
+    "momentum": (0.1, 0.3, 1.0),
+}
+WARMUPS = (0.1, 0.3)
+KEPT = ("adaptive", "fixed")
+SIMULATED_STEPS = (60, 120, 500, 5_000)
+Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One run of a network."""
+
+    task: str
+    optimizer: str
+    batch_size: int
+    epochs: int
+    method: Method
+    seed: int
+    data_root: Path
+
+    def key(self) -> dict[str, str]:
+        method, lr, warmup = self.method
+        return {
+            "task": self.task,
+            "optimizer": self.optimizer,
+            "batch_size": str(self.batch_size),
+            "epochs": str(self.epochs),
+            "method": method,
+            "lr": "" if lr is None else f"{lr:g}",
+            "warmup": "" if warmup is None else f"{warmup:g}",
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.training import tasks
+
+        task = {
+            "digits": tasks.digits,
+            "cifar10": lambda: tasks.cifar10(self.data_root),
+            "cifar10_cnn": lambda: tasks.cifar10_cnn(self.data_root),
+        }[self.task]()
+        method, lr, warmup = self.method
+        if lr is not None and warmup is not None:
+            recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
+        else:
+            recipe = Recipe(self.optimizer, schedule=VARIANTS[method])
+        outcome = train(
+            task, recipe, batch_size=self.batch_size, epochs=self.epochs, seed=self.seed
+        )
+        return outcome.columns()
+
+
+@dataclass(frozen=True)
+class SimulatedCell:
+    """One run on the noisy quadratic."""
+
+    total_steps: int
+    curvature: float  # the largest: LRs above 2 over it diverge
+    method: str
+    seed: int
+
+    def key(self) -> dict[str, str]:
+        return {
+            "total_steps": str(self.total_steps),
+            "curvature": f"{self.curvature:g}",
+            "method": self.method,
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.sweep.simulation import final_loss, tuned_loss
+
+        if self.method == "warmup_cosine":
+            loss, lr = tuned_loss(self.total_steps, self.curvature)
+            return {"log10_loss": f"{loss:.4f}", "lr": f"{lr:.4g}", "switch_step": ""}
+        make = VARIANTS[self.method]
+        loss, scheduler = final_loss(make, self.total_steps, self.curvature, self.seed)
+        assert scheduler.start_lr is not None
+        return {
+            "log10_loss": f"{loss:.4f}",
+            "lr": f"{scheduler.start_lr:.4g}",
+            "switch_step": str(scheduler.switch_step),
+        }
+
+
+def simulated_cells() -> list[SimulatedCell]:
+    from experiments.sweep.simulation import CURVATURES
+
+    return [
+        SimulatedCell(total_steps, curvature, method, seed)
+        for total_steps in SIMULATED_STEPS
+        for curvature in CURVATURES
+        for method in ("warmup_cosine", *VARIANTS)
+        for seed in range(1 if method == "warmup_cosine" else 5)
+        if total_steps < 5_000 or method in ("warmup_cosine", *KEPT)
+    ]
+
+
+def methods(optimizer: str, variants: tuple[str, ...] = tuple(VARIANTS)) -> list[Method]:
+    grid = [("warmup_cosine", lr, warmup) for lr in PEAK_LRS[optimizer] for warmup in WARMUPS]
+    return [*((name, None, None) for name in variants), *grid]
+
+
+def cells(part: str, root: Path) -> list[SweepCell]:
+    if part == "cifar10":
+        return [
+            SweepCell("cifar10", "adamp", 1024, 12, method, seed, root)
+            for seed in range(3)
+            for method in methods("adamp")
+        ]
+    if part == "cnn":
+        grid = [("warmup_cosine", lr, 0.1) for lr in (0.016, 0.008, 0.032)]
+        return [
+            SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
+            for method in [*((name, None, None) for name in KEPT), *grid]
+            for seed in range(2)
+        ]
+    short = [
+        SweepCell("digits", optimizer, 128, epochs, method, seed, root)
+        for epochs in (5, 11, 45)
+        for seed in range(5)
+        for optimizer in OPTIMIZERS
+        for method in methods(optimizer)
+    ]
+    return short + [
+        SweepCell("digits", optimizer, 32, 113, method, seed, root)
+        for seed in range(3)
+        for optimizer in OPTIMIZERS
+        for method in methods(optimizer, KEPT)[: len(KEPT)]
+    ]
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--part", choices=("digits", "cifar10", "cnn", "simulated"), required=True)
+    add("--processes", type=int, default=2)
+    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
+    options = parser.parse_args()
+    if options.part == "simulated":
+        run_cells(SIMULATED, simulated_cells(), options.processes)
+    else:
+        run_cells(RESULTS, cells(options.part, options.data_root), options.processes)
+
+
+if __name__ == "__main__":
+    main()
