@@ -7,6 +7,7 @@ would be right, or `OSError` when a file cannot be read at all.
 import csv
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -186,5 +187,6 @@ def _read_scheduler(path: Path) -> "AutoWU":
     # The optimizer and the length are stand-ins: loading brings the settings with it.
     groups = [{"params": torch.zeros(1, requires_grad=True)} for _ in state["base_lrs"]]
     scheduler = AutoWU(torch.optim.SGD(groups, lr=1.0), total_steps=2)
-    scheduler.load_state_dict(state)
+    with warnings.catch_warnings(action="ignore"):
+        scheduler.load_state_dict(state)
     return scheduler

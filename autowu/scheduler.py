@@ -405,6 +405,8 @@ class AutoWU(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; restores the settings too and writes the LR into the groups.
 
+        A warning names the settings that this scheduler was constructed with in vain.
+
         Args:
             state_dict: of `AutoWU.state_dict()`.
 
@@ -419,6 +421,7 @@ class AutoWU(LRScheduler):
             raise ValueError(
                 f"the settings of the state are not those of AutoWU: {error}"
             ) from None
+        self._warn_of_other(settings)
         self._configure(settings)
         self._first_step = state_dict["first_step"]
         self._last_test_step = state_dict["last_test_step"]
@@ -455,6 +458,18 @@ class AutoWU(LRScheduler):
         self._curve = LossCurve(settings.warmup_steps)
         self._interval = Interval()
         self._gp = LossGP(settings.fit, self._kernel, settings.grid_size)
+
+    def _warn_of_other(self, settings: SchedulerSettings) -> None:
+        own = self._settings.as_dict()
+        saved = [
+            f"{name}={value!r} (given: {own[name]!r})"
+            for name, value in settings.as_dict().items()
+            if value != own[name]
+        ]
+        if saved:
+            warnings.warn(
+                f"the saved run goes on with its own settings: {', '.join(saved)}", stacklevel=3
+            )
 
     def _expect_next_test(self) -> None:
         if self._switch_step is None:

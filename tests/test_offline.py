@@ -28,7 +28,14 @@ def step_by_hand(losses: Any, **settings: Any) -> AutoWU:
 
 @pytest.mark.parametrize("num_losses", [0, 7, 25, 80])
 @pytest.mark.parametrize(
-    "settings", [{}, PAPER, {"growth": "linear", "patience": 1, "seed": 3}, {"max_lr": 0.1}, {"sweep": "adaptive"}]
+    "settings",
+    [
+        {},
+        PAPER,
+        {"growth": "linear", "patience": 1, "seed": 3},
+        {"max_lr": 0.1},
+        {"sweep": "adaptive"},
+    ],
 )
 def test_a_replay_equals_stepping_by_hand(num_losses: int, settings: dict[str, Any]) -> None:
     losses = LOSSES[:num_losses]

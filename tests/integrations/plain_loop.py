@@ -19,7 +19,8 @@ from autowu import AutoWU
 from tests import launch
 
 BATCH_SIZE = 16
-SETTINGS = {"min_lr": 1e-3, "max_lr": 30.0, "patience": 2}  # finds a minimum within 80 steps
+# They find a minimum within 80 steps.
+SETTINGS = {"min_lr": 1e-3, "max_lr": 30.0, "patience": 2, "sweep": "fixed"}
 RESUMED = SETTINGS | {"test_interval": 4}  # so that a save comes between two tests
 NUM_EPOCHS = {1: 8, 4: 24}  # by accumulation: 80 and 72 steps of 10 batches an epoch
 Batch = tuple[Tensor, Tensor]
