@@ -216,7 +216,8 @@ def test_a_sweep_that_diverges_goes_on_from_good_weights(
     settings = [
         *("data.batch_size=64", "epochs=6", "optimizer.name=sgd"),
         # Blind to the minimum, so that the LR grows until the loss is lost.
-        *("schedule.max_lr=1e20", "schedule.patience=100", f"output_dir={tmp_path}"),
+        *("schedule.max_lr=1e20", "schedule.patience=100", "schedule.sweep=fixed"),
+        f"output_dir={tmp_path}",
     ]
     settings += [f"precision={precision}"]
     assert main([*settings, "name=diverged"]) == 0

@@ -129,6 +129,7 @@ def test_every_setting_reaches_the_scheduler(
         "max_lr": 2.0,
         "max_warmup_fraction": 0.25,
         "growth": "linear",
+        "sweep": "adaptive",
         "decay": "constant_cosine",
         "cooldown_fraction": 0.3,
         "patience": 2,

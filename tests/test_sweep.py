@@ -1,6 +1,7 @@
 """The adaptive sweep: fast until the loss falls, slow from there; and what it is built of."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_it_is_fast_until_the_loss_falls_and_slow_after_it(total_steps: int) -> 
     fall, longest = scheduler.fall_step, scheduler.warmup_steps
     assert fall is not None and scheduler.switch_step is not None
     assert 1e-3 <= lrs[fall] < 0.03
-    steps = [math.log(b / a) for a, b in zip(lrs, lrs[1:], strict=False)]
+    steps = [math.log(b / a) for a, b in pairwise(lrs)]
     fixed = math.log(1e5) / longest
     fast = min(4 * fixed, math.log(2.0))
     assert steps[:fall] == pytest.approx([fast] * fall)

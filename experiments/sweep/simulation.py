@@ -50,7 +50,7 @@ def tuned_loss(total_steps: int, curvature: float) -> tuple[float, float]:
     no network does.
     """
     outcomes = []
-    for peak in PEAK_LRS[PEAK_LRS < 2.0 / curvature]:
+    for peak in PEAK_LRS[2.0 / curvature > PEAK_LRS]:
         model = Quadratic(curvature)
         warmup = max(1, total_steps // 10)
         optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=float(peak))
