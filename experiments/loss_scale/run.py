@@ -1,0 +1,145 @@
+"""The loss times 0.01, 1 and 100: the default against the published procedure.
+
+    python -m experiments.loss_scale.run       digits, and CIFAR-10 at batch size 1,024
+
+AdamP and a scaled loss train as without the scale, but for the eps in its denominator; SGD's good
+LRs are divided by the scale, and so is its range of LRs here. A row for each run in results.csv;
+`--tables` makes those of the README, and the figure.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from autowu.settings import PAPER
+from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.training.cells import run_cells
+from experiments.training.summary import mean_and_deviation
+from experiments.training.trial import Recipe, train
+
+FOLDER = Path(__file__).parent
+SCALES = (0.01, 1.0, 100.0)
+METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+BUDGETS = (("digits", 128, 30), ("digits", 479, 60), ("cifar10", 1024, 20))
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class ScaleCell:
+    task: str
+    batch_size: int
+    epochs: int
+    optimizer: str
+    method: str
+    scale: float
+    seed: int
+    data_root: Path
+
+    def key(self) -> dict[str, str]:
+        return {
+            "task": self.task,
+            "batch_size": str(self.batch_size),
+            "epochs": str(self.epochs),
+            "optimizer": self.optimizer,
+            "method": self.method,
+            "scale": f"{self.scale:g}",
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.training import tasks
+
+        task = tasks.digits() if self.task == "digits" else tasks.cifar10(self.data_root)
+        settings = dict(METHODS[self.method])
+        if self.optimizer == "momentum":
+            settings |= {"min_lr": 1e-5 / self.scale, "max_lr": 1.0 / self.scale}
+        outcome = train(
+            task,
+            Recipe(self.optimizer, schedule_settings=settings),
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+            disturb=self.scaled,
+        )
+        return outcome.columns()
+
+    def scaled(self, step: int, loss: Tensor) -> Tensor:
+        return self.scale * loss
+
+
+def cells(root: Path) -> list[ScaleCell]:
+    return [
+        ScaleCell(task, size, epochs, optimizer, method, scale, seed, root)
+        for task, size, epochs in BUDGETS
+        for seed in SEEDS
+        for optimizer in ("adamp", "momentum")
+        for method in METHODS
+        for scale in SCALES
+        if task == "digits" or (optimizer == "adamp" and seed < 2)
+    ]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    lines = []
+    for name, size, epochs in BUDGETS:
+        for optimizer in ("adamp", "momentum"):
+            for method in METHODS:
+                for scale in SCALES:
+                    values = [
+                        row
+                        for row in rows
+                        if (row["task"], row["batch_size"], row["epochs"])
+                        == (name, str(size), str(epochs))
+                        and (row["optimizer"], row["method"]) == (optimizer, method)
+                        and row["scale"] == f"{scale:g}"
+                    ]
+                    if not values:
+                        continue
+                    unit = scale if optimizer == "momentum" else 1.0
+                    lines.append(
+                        (
+                            f"{name}, batch {size}, {epochs} epochs",
+                            optimizer,
+                            method,
+                            f"{scale:g}",
+                            " ".join(row["switch_step"] for row in values),
+                            " ".join(f"{unit * float(row['start_lr']):.2g}" for row in values),
+                            mean_and_deviation([float(r["test_accuracy"]) for r in values]),
+                            len(values),
+                        )
+                    )
+    header = (
+        "run",
+        "optimizer",
+        "method",
+        "loss times",
+        "warmup ends at step",
+        "LR (SGD: times the scale)",
+        "accuracy %",
+        "n",
+    )
+    return markdown_table(header, lines)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--processes", type=int, default=2)
+    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
+    add("--tables", action="store_true", help="run nothing, write the README's tables")
+    options = parser.parse_args()
+    results = FOLDER / "results.csv"
+    if not options.tables:
+        run_cells(results, cells(options.data_root), options.processes)
+    rows = read_rows(results)
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""AutoWU with six optimizers: which range of LRs each needs, and what is found in it.
+
+    python -m experiments.optimizers.run
+
+Digits, batch size 128, 30 epochs; a warmup-cosine at five peak LRs beside it. A row for each run
+in results.csv; `--tables` makes the README's table from them.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.training.cells import run_cells
+from experiments.training.methods import warmup_cosine
+from experiments.training.summary import mean_and_deviation
+from experiments.training.trial import Recipe, train
+
+FOLDER = Path(__file__).parent
+BATCH_SIZE, EPOCHS = 128, 30
+SEEDS = (0, 1, 2)
+RANGES = ((1e-5, 1.0), (1e-3, 1.0), (1e-5, 0.1), (1e-5, 10.0))  # (min_lr, max_lr)
+PEAK_LRS = {  # of the warmup-cosine
+    "momentum": (0.03, 0.1, 0.3, 1.0, 3.0),
+    "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03),
+    "adamp": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "lamb": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "lion": (0.0001, 0.0003, 0.001, 0.003, 0.01),
+    "muon": (0.003, 0.01, 0.03, 0.1, 0.3),
+}
+
+
+@dataclass(frozen=True)
+class OptimizerCell:
+    """One run: of AutoWU over a range of LRs, or of a warmup-cosine to a peak (`low` None)."""
+
+    optimizer: str
+    low: float | None
+    high: float
+    seed: int
+
+    def key(self) -> dict[str, str]:
+        return {
+            "optimizer": self.optimizer,
+            "method": "warmup_cosine" if self.low is None else "autowu",
+            "min_lr": "" if self.low is None else f"{self.low:g}",
+            "max_lr": f"{self.high:g}",  # of the warmup-cosine its peak
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.training.tasks import digits
+
+        if self.low is None:
+            recipe = warmup_cosine(self.high, 0.1, EPOCHS, self.optimizer)
+        else:
+            settings = {"min_lr": self.low, "max_lr": self.high}
+            recipe = Recipe(self.optimizer, schedule_settings=settings)
+        outcome = train(digits(), recipe, batch_size=BATCH_SIZE, epochs=EPOCHS, seed=self.seed)
+        return outcome.columns()
+
+
+def cells() -> list[OptimizerCell]:
+    return [
+        OptimizerCell(optimizer, low, high, seed)
+        for seed in SEEDS
+        for optimizer, peaks in PEAK_LRS.items()
+        for low, high in (*RANGES, *((None, peak) for peak in peaks))
+    ]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    def select(optimizer: str, low: float | None, high: float) -> list[dict[str, str]]:
+        wanted = OptimizerCell(optimizer, low, high, 0).key()
+        del wanted["seed"]
+        return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+    def accuracies(chosen: list[dict[str, str]]) -> list[float]:
+        return [float(row["test_accuracy"]) for row in chosen]
+
+    lines = []
+    for optimizer, peaks in PEAK_LRS.items():
+        grid = {peak: accuracies(select(optimizer, None, peak)) for peak in peaks}
+        done = {peak: values for peak, values in grid.items() if values}
+        if done:
+            best = max(done, key=lambda peak: sum(done[peak]) / len(done[peak]))
+            name = f"warmup-cosine, best of {len(done)}"
+            lines.append((optimizer, name, f"{best:g}", mean_and_deviation(done[best])))
+        for low, high in RANGES:
+            chosen = select(optimizer, low, high)
+            found = " ".join(f"{float(row['start_lr']):.2g}" for row in chosen)
+            name = f"AutoWU, {low:g} to {high:g}"
+            lines.append((optimizer, name, found, mean_and_deviation(accuracies(chosen))))
+    return markdown_table(("optimizer", "method", "LR", "accuracy %"), lines)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--tables", action="store_true", help="run nothing, write the table")
+    options = parser.parse_args()
+    results = FOLDER / "results.csv"
+    if not options.tables:
+        run_cells(results, cells(), options.processes)
+    put_between_marks(FOLDER / "README.md", "table", table(read_rows(results)))
+
+
+if __name__ == "__main__":
+    main()

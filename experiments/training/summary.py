@@ -1,0 +1,16 @@
+"""What the tables of the experiments say of some runs."""
+
+import statistics
+from collections.abc import Sequence
+
+
+def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
+    """`mean ± standard deviation`; the mean alone of one value, `not run` of none.
+
+    >>> mean_and_deviation([1.0, 2.0]), mean_and_deviation([1.0]), mean_and_deviation([])
+    ('1.50 ± 0.71', '1.00', 'not run')
+    """
+    if not values:
+        return "not run"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
