@@ -79,6 +79,16 @@ def probability_of_fall(posterior: Posterior, *, jitter: float = 0.0) -> float:
     return float(torch.special.ndtr(fall / variance.clamp_min(1e-300).sqrt()))
 
 
+def has_exploded(curve: LossCurve) -> bool:
+    """Whether the two newest losses lie above the `spike_ceiling` of those before (ours)."""
+    earlier, newest = curve.values[:-2].double(), curve.values[-2:]
+    earlier = earlier[earlier.isfinite()]
+    if len(earlier) < 3:
+        return False
+    ceiling = spike_ceiling(earlier, earlier[:NUM_BEGINNING])
+    return bool((newest > ceiling).all())
+
+
 def is_positive(probabilities: Sequence[float], confidence: float) -> bool:
     """Whether more than half of the probabilities exceed the confidence.
 

@@ -26,7 +26,9 @@ from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import (
+    Evidence,
     MinimumTest,
+    has_exploded,
     is_positive,
     num_consecutive_positive,
     weigh_evidence,
@@ -243,7 +245,7 @@ class AutoWU(LRScheduler):
 
     @property
     def fall_step(self) -> int | None:
-        """Optimizer steps done when the loss was seen to fall; None before, or if not asked."""
+        """Optimizer steps done when an adaptive sweep saw the loss move; None before."""
         return self._sweep.fall_step or None
 
     @property
@@ -393,6 +395,7 @@ class AutoWU(LRScheduler):
             "first_step": self._first_step,
             "last_test_step": self._last_test_step,
             "fall_step": self._sweep.fall_step,
+            "slow_lr": self._sweep.slow_lr,
             "switch_step": self._switch_step,
             "start_lr": self._start_lr,
             "diverged": self._diverged,
@@ -425,7 +428,7 @@ class AutoWU(LRScheduler):
         self._configure(settings)
         self._first_step = state_dict["first_step"]
         self._last_test_step = state_dict["last_test_step"]
-        self._sweep = Sweep(settings, state_dict["fall_step"])
+        self._sweep = Sweep(settings, state_dict["fall_step"], state_dict["slow_lr"])
         self._switch_step = state_dict["switch_step"]
         self._start_lr = state_dict["start_lr"]
         self._diverged = state_dict["diverged"]
@@ -487,13 +490,14 @@ class AutoWU(LRScheduler):
         num_newest = step - self._last_test_step
         diverged = settings.fit != "adam" and curve.is_dead(num_newest)
         if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
-            ended, start_lr, falls = self._decide(step, diverged)
+            ended, start_lr, slow_lr = self._decide(step, diverged)
         else:
-            ended, start_lr, falls = True, self._lr_at_cap(math.nan), False
+            ended, start_lr, slow_lr = True, self._lr_at_cap(math.nan), math.nan
         self._last_test_step = step
         if not ended:
-            if falls and self._sweep.is_fast:
-                self._sweep = Sweep(settings, step)
+            if not math.isnan(slow_lr):
+                self._sweep = Sweep(settings, step, slow_lr if math.isfinite(slow_lr) else None)
+                self._write_lrs()
             self._expect_next_test()
             return
         self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
@@ -506,8 +510,8 @@ class AutoWU(LRScheduler):
                 stacklevel=3,
             )
 
-    def _decide(self, step: int, diverged: bool) -> tuple[bool, float, bool]:
-        """One test: whether the warmup ends, the LR of the decay then, and if the loss falls."""
+    def _decide(self, step: int, diverged: bool) -> tuple[bool, float, float]:
+        """One test: whether the warmup ends, where decay starts, from where the sweep is slow."""
         settings = self._settings
         outcome = torch.tensor(
             [math.nan] * (3 + 2 * settings.num_tests), dtype=torch.float64, device="cpu"
@@ -521,18 +525,18 @@ class AutoWU(LRScheduler):
         outcome = self._broadcast(outcome)
         if error is not None:
             raise error
-        ended, start_lr, falls = outcome[:3].tolist()
+        ended, start_lr, slow_lr = outcome[:3].tolist()
         if math.isnan(ended):
             raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
         probabilities, lrs = outcome[3:].view(2, -1).tolist()
         self._tests.append(self._to_test(step, probabilities, lrs))
-        return bool(ended), start_lr, bool(falls)
+        return bool(ended), start_lr, slow_lr
 
     def _weigh(self, step: int, diverged: bool) -> Tensor:
         """What rank 0 finds, float64 (3 + 2 * num_tests,).
 
-        Decision (1: the warmup ends), start LR, whether the loss has fallen (1: it has), then the
-        probabilities and the LRs at the minima.
+        Decision (1: the warmup ends), start LR, that of `_slow_lr`, then the probabilities and the
+        LRs at the minima.
         """
         settings, curve = self._settings, self._curve
         # After a divergence the curve ends with its last finite loss.
@@ -554,9 +558,17 @@ class AutoWU(LRScheduler):
         if step >= self._warmup_steps and not found and not diverged:
             start_lr = self._lr_at_cap(start_lr)
         ended = found or diverged or step >= self._warmup_steps
-        falls = is_positive(evidence.fall_probabilities, settings.confidence)
-        outcome = [ended, start_lr, falls, *evidence.probabilities, *lrs]
+        outcome = [ended, start_lr, self._slow_lr(test, evidence), *evidence.probabilities, *lrs]
         return torch.tensor(outcome, dtype=torch.float64, device="cpu")
+
+    def _slow_lr(self, test: MinimumTest, evidence: Evidence) -> float:
+        """Where a sweep that is fast begins to be slow: infinity: at its LR; NaN: not yet."""
+        if not self._sweep.is_fast:
+            return math.nan
+        if test.positive or has_exploded(self._curve):  # it has passed the minimum
+            return test.lr_at_minimum
+        falls = is_positive(evidence.fall_probabilities, self._settings.confidence)
+        return math.inf if falls else math.nan
 
     def _to_test(self, step: int, probabilities: Any, lrs: list[float]) -> MinimumTest:
         return MinimumTest(
@@ -666,7 +678,7 @@ def _of_this_version(state: Any) -> Any:
     if not isinstance(state, dict) or state.get("version") != 1 or "settings" not in state:
         return state
     settings = {"sweep": "fixed"} | state["settings"]
-    return state | {"version": STATE_VERSION, "settings": settings, "fall_step": 0}
+    return state | {"version": STATE_VERSION, "settings": settings, "fall_step": 0, "slow_lr": None}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

@@ -5,12 +5,14 @@ steps to spend; and where the loss moves, a short sweep is so steep that the LR 
 ones behind before the loss can answer. So an adaptive sweep (ours) grows fast until a test says
 that the loss has begun to fall, and slowly from there:
 
-    lr(t) = min_lr * (max_lr / min_lr) ** (t / F)        t <= s: the fast piece, F <= W
-    lr(t) = lr(s) * (max_lr / lr(s)) ** ((t - s) / S)    t >= s: the loss was seen to fall at s
+    lr(t) = min_lr * (max_lr / min_lr) ** (t / F)    t < s: the fast piece, F <= W
+    lr(t) = l * (max_lr / l) ** ((t - s) / S)        t >= s: the loss was seen to fall at s
 
-`S = W - s` takes the LR to `max_lr` at `W`, the longest possible warmup, unless that were more
-than 3 % a step. `s = 0` with `S = W` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces
-are the same pure curve, so every LR is a closed form of the step and of `s`.
+`l` is the LR that the fast piece has at `s`. `S = W - s` takes it to `max_lr` at `W`, the longest
+possible warmup, unless that were more than 3 % a step. Where the fast piece passes the minimum
+before a fall is seen, the slow one begins at `s` too, from the LR at the minimum to `max_lr` at
+`W`. `s = 0` with `S = W` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same
+pure curve, so every LR is a closed form of the step, `s` and `l`.
 """
 
 import math
@@ -39,10 +41,15 @@ class Sweep:
         settings: of the scheduler.
         fall_step: optimizer steps done when the loss was seen to fall; None: not yet; 0: it is not
             asked for, the sweep is fixed.
+        slow_lr: where the slow piece begins, below the LR that the fast one reached, which was
+            too much; None: where the fast one ends.
     """
 
-    def __init__(self, settings: SchedulerSettings, fall_step: int | None) -> None:
+    def __init__(
+        self, settings: SchedulerSettings, fall_step: int | None, slow_lr: float | None = None
+    ) -> None:
         self.fall_step = fall_step
+        self.slow_lr = slow_lr
         self._max_lr = settings.max_lr
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
@@ -50,10 +57,12 @@ class Sweep:
         fast = whole if fall_step == 0 else whole._replace(length=fast_steps(settings))
         self._pieces = [fast]
         if fall_step:
-            lr = self._lr_of(fast, fall_step)
-            shortest = math.log(settings.max_lr / lr) / math.log(MAX_SLOW_GROWTH)
-            length = max(settings.warmup_steps - fall_step, shortest)
-            self._pieces.append(Piece(fall_step, length, lr))
+            length: float = settings.warmup_steps - fall_step
+            if slow_lr is None:
+                slow_lr = self._lr_of(fast, fall_step)
+                span = math.log(settings.max_lr / slow_lr)
+                length = max(length, span / math.log(MAX_SLOW_GROWTH))
+            self._pieces.append(Piece(fall_step, length, slow_lr))
 
     @property
     def is_fast(self) -> bool:

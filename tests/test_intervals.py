@@ -16,7 +16,8 @@ def settings_of(total_steps: int, steps_per_epoch: int | None, **changes: Any) -
         "min_lr": 1e-5, "max_lr": 1.0, "max_warmup_fraction": 0.5, "growth": "exponential",
         "sweep": "fixed", "decay": "cosine", "cooldown_fraction": 0.2, "patience": 3,
         "confidence": 0.95, "num_tests": 5, "test_interval": "auto", "fit": "mle",
-        "at_cap": "minimum", "num_fit_samples": 100, "num_posterior_samples": 500, "grid_size": 500, "seed": 0,
+        "at_cap": "minimum", "num_fit_samples": 100, "num_posterior_samples": 500,
+        "grid_size": 500, "seed": 0,
     }  # fmt: skip
     return SchedulerSettings(total_steps, steps_per_epoch, **(defaults | changes))
 

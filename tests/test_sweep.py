@@ -12,6 +12,8 @@ from torch.optim import SGD
 
 from autowu import AutoWU, Phase, replay
 from autowu.intervals import next_test_point
+from autowu.loss_curve import LossCurve
+from autowu.minimum_test import has_exploded
 from autowu.settings import PAPER
 from autowu.sweep import MAX_SLOW_GROWTH, Sweep, fast_steps, first_fall_step
 from tests.helpers import assert_same_state
@@ -105,9 +107,41 @@ def test_a_rise_from_the_very_beginning_ends_it() -> None:
         lr, step = float(scheduler.get_last_lr()[0]), scheduler.last_epoch
         scheduler.optimizer.step()
         scheduler.step(1.0 + 10 * lr + 0.01 * math.sin(12.9898 * step * step))
-    assert scheduler.fall_step is None
-    assert scheduler.switch_step is not None and scheduler.switch_step < 60
-    assert scheduler.start_lr is not None and scheduler.start_lr < 0.03
+    fall = scheduler.fall_step
+    assert fall is not None and scheduler.switch_step is not None
+    # It has passed the minimum: the slow piece begins there.
+    assert scheduler.lr_at(fall) < 0.1 * scheduler.lr_at(fall - 1)
+    assert scheduler.switch_step <= 120
+    assert scheduler.start_lr is not None and scheduler.start_lr < 0.003
+
+
+def test_a_loss_that_explodes_in_the_fast_piece_sets_the_lr_back() -> None:
+    """The fall and the edge lie so close together that no test sees the one before the other."""
+    scheduler = build(120)
+    loss, lrs = 2.0, []
+    while scheduler.phase is Phase.WARMUP:
+        lr = float(scheduler.get_last_lr()[0])
+        lrs.append(lr)
+        scheduler.optimizer.step()
+        noise = 0.02 * math.sin(12.9898 * len(lrs) ** 2)
+        scheduler.step(loss + noise)
+        if lr > 1e-3:
+            loss = min(5.0 * loss, 1e30)
+    fall = scheduler.fall_step
+    assert fall is not None and fall <= 12
+    assert lrs[fall] < 2e-3 < lrs[fall - 1]
+    assert scheduler.start_lr is not None and scheduler.start_lr < 2e-3
+
+
+def test_two_losses_above_the_ceiling_are_an_explosion_and_one_is_none() -> None:
+    curve = LossCurve(10)
+    curve.extend(torch.tensor([2.0, 2.1, 1.9, 2.0, 50.0]))
+    assert not has_exploded(curve)
+    curve.extend(torch.tensor([400.0]))
+    assert has_exploded(curve)
+    few = LossCurve(10)
+    few.extend(torch.tensor([1.0, 2.0, 90.0, 100.0]))
+    assert not has_exploded(few)
 
 
 @pytest.mark.parametrize("stop", [3, 9, 25])
@@ -135,7 +169,7 @@ def test_a_state_from_before_there_were_adaptive_sweeps_is_one_of_a_fixed_sweep(
     old = build(sweep="fixed")
     go_on(old, 20)
     state = old.state_dict()
-    del state["fall_step"], state["settings"]["sweep"]
+    del state["fall_step"], state["slow_lr"], state["settings"]["sweep"]
     scheduler = build()
     with pytest.warns(UserWarning, match="sweep='fixed'"):
         scheduler.load_state_dict(state | {"version": 1})
