@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,12 @@ def test_a_cosine_is_the_closed_form(capsys: pytest.CaptureFixture[str]) -> None
 def test_the_curve_is_what_a_run_steps_through(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = curve_of(capsys, f"schedule.name={name}", *RUN)
+    # What an adaptive sweep does is for the losses to decide.
+    own = {"sweep": "fixed"} if name == "autowu" else {}
+    settings = [f"schedule.{key}={value}" for key, value in own.items()]
+    found = curve_of(capsys, f"schedule.name={name}", *settings, *RUN)
     optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=1.0)
-    schedule = schedules.create(name, optimizer, epochs=4, steps_per_epoch=5, batch_size=32)
+    schedule = schedules.create(name, optimizer, epochs=4, steps_per_epoch=5, batch_size=32, **own)
     lrs = []
     for step in range(20):
         lrs.append(float(schedule.get_last_lr()[0]))
@@ -131,7 +135,7 @@ def test_the_same_schedule_twice_has_two_entries(capsys: pytest.CaptureFixture[s
 def test_autowu_is_its_sweep_and_an_example_that_says_what_it_supposes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = curve_of(capsys, "schedule.name=autowu", *RUN)
+    found = curve_of(capsys, "schedule.name=autowu", "schedule.sweep=fixed", *RUN)
     longest = 10  # half of 20 steps
     assert found["lrs"] == pytest.approx([1e-5 * 1e5 ** (t / longest) for t in range(longest)])
     example = found["example"]
@@ -142,6 +146,11 @@ def test_autowu_is_its_sweep_and_an_example_that_says_what_it_supposes(
     expected = [start / 2 * (1 + math.cos(math.pi * t / left)) for t in range(left)]
     assert example["lrs"] == pytest.approx(expected)
     assert f"at step {first}" in found["note"] and "LR 0.00316" in found["note"]
+
+    found = curve_of(capsys, "schedule.name=autowu", *RUN)
+    assert "the loss begins to fall at step 4, and at step" in found["note"]
+    growth = [b / a for a, b in pairwise(found["lrs"])]
+    assert growth == pytest.approx([10**0.5] * 4 + [1.03] * 5)
 
 
 def test_autowu_is_drawn_beside_schedules_that_take_an_lr(

@@ -19,6 +19,7 @@ DEFAULT_PLOT = Path("schedules.png")
 TRAIN_IMAGES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 STEPS_PER_EPOCH = 100  # where the number of images is not known
 EXAMPLE_SWITCH, EXAMPLE_MINIMUM = 0.75, 0.5  # of the longest warmup: what a run might find
+EXAMPLE_FALL = 0.4  # of the fast piece of its sweep, and of the decades of LR
 
 
 class Curve(NamedTuple):
@@ -213,8 +214,16 @@ def _lrs_of(schedule: Any, num_steps: int) -> list[float]:
 
 def _draw_autowu(scheduler: Any, label: str, num_steps: int) -> Curve:
     """The sweep up to the longest warmup; and the decay from what a run might find."""
+    from autowu.sweep import fast_steps
+
     longest = min(scheduler.warmup_steps, num_steps)
     switch = max(1, round(EXAMPLE_SWITCH * scheduler.warmup_steps))
+    state, supposes = scheduler.state_dict(), ""
+    if state["fall_step"] is None:  # an adaptive sweep
+        fall = max(1, round(EXAMPLE_FALL * fast_steps(scheduler.settings)))
+        if fall < scheduler.warmup_steps:
+            scheduler.load_state_dict(state | {"fall_step": fall})
+            supposes = f" the loss begins to fall at step {fall:,}, and"
     lr = scheduler.lr_at(EXAMPLE_MINIMUM * scheduler.warmup_steps)
     sweep = [scheduler.lr_at(step) for step in range(longest)]
     found = scheduler.state_dict() | {"switch_step": switch, "start_lr": lr}
@@ -223,8 +232,8 @@ def _draw_autowu(scheduler: Any, label: str, num_steps: int) -> Curve:
         label,
         "autowu",
         sweep,
-        note=f"the losses decide when the warmup ends; the example supposes that at step {switch:,}"
-        f" the minimum is found to lie at LR {lr:.3g}",
+        note="the losses decide when the warmup ends; the example supposes that"
+        f"{supposes} at step {switch:,} the minimum is found to lie at LR {lr:.3g}",
         example_start=switch,
         example=[scheduler.lr_at(step) for step in range(switch, num_steps)],
     )

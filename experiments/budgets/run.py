@@ -84,9 +84,11 @@ def cells(data_root: Path, method: str, task: str, epochs: int, size: int) -> li
             for lr in PEAK_LRS
             for warmup in WARMUPS
         ]
-    untuned = (methods.UNTUNED_LR, methods.UNTUNED_WARMUP) if method == UNTUNED else (None, None)
+    lr, warmup = None, None
+    if method == UNTUNED:
+        lr, warmup = methods.UNTUNED_LR, methods.UNTUNED_WARMUP
     return [
-        BudgetCell(task, epochs, size, method, *untuned, seed, data_root) for seed in SEEDS[task]
+        BudgetCell(task, epochs, size, method, lr, warmup, seed, data_root) for seed in SEEDS[task]
     ]
 
 

@@ -1,0 +1,169 @@
+"""The tables and the figure of the README, from results.csv.
+
+    python -m experiments.budgets.plot
+
+The tuned baseline is the cell of its grid that is best with seed 0, with all its seeds. A
+difference is that of equal seeds. Everything can be told apart in greyscale.
+"""
+
+import statistics
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from autowu.plotting import STYLE
+from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
+from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.training.summary import mean_and_deviation
+
+FOLDER = Path(__file__).parent
+GOAL = 0.3  # points within which the default shall be of the tuned baseline
+DEFAULT = "autowu_cosine"
+NAMES = {  # method: (name, runs that it takes)
+    TUNED: ("warmup-cosine, tuned", len(PEAK_LRS) * len(WARMUPS)),
+    UNTUNED: ("warmup-cosine, LR 0.001", 1),
+    DEFAULT: ("AutoWU", 1),
+    "autowu_constant_cosine": ("AutoWU, constant-cosine", 1),
+    "autowu_fixed_sweep": ("AutoWU, fixed sweep", 1),
+    "paper": ("AutoWU as published", 1),
+    "range_test_onecycle": ("range test + one-cycle", "1 + 100 steps"),
+    "prodigy": ("Prodigy", 1),
+    "schedulefree": ("Schedule-Free", 1),
+}
+LINES = {  # of the figure: colour, dashes, marker
+    TUNED: ("black", "-", "o"),
+    UNTUNED: ("0.6", ":", "o"),
+    DEFAULT: ("tab:blue", "-", "s"),
+    "paper": ("tab:red", "--", "^"),
+    "range_test_onecycle": ("tab:green", "-.", "D"),
+    "prodigy": ("tab:purple", ":", "v"),
+    "schedulefree": ("tab:orange", "--", "x"),
+}
+Row = dict[str, str]
+Budget = tuple[str, int, int]  # task, epochs, batch size
+
+
+def accuracies(rows: list[Row], budget: Budget, method: str) -> dict[str, float]:
+    """By seed; of the tuned baseline those of its best cell."""
+    task, epochs, size = budget
+    chosen = [
+        row
+        for row in rows
+        if row["status"] == "done"
+        and (row["task"], row["epochs"], row["batch_size"]) == (task, str(epochs), str(size))
+        and row["method"] == method
+    ]
+    if method == TUNED:
+        others = [row for row in chosen if row["seed"] != "0"]
+        if not others:
+            return {}
+        best = (others[0]["lr"], others[0]["warmup"])
+        chosen = [row for row in chosen if (row["lr"], row["warmup"]) == best]
+    return {row["seed"]: float(row["test_accuracy"]) for row in chosen}
+
+
+def difference(ours: dict[str, float], baseline: dict[str, float]) -> tuple[str, bool | None]:
+    """Mean ± deviation of the differences of equal seeds, and whether the goal is met."""
+    differences = [ours[seed] - baseline[seed] for seed in ours if seed in baseline]
+    if not differences:
+        return "not run", None
+    return mean_and_deviation(differences), statistics.fmean(differences) >= -GOAL
+
+
+def all_budgets(rows: list[Row]) -> list[Budget]:
+    known = [(task, epochs, size) for task, epochs, sizes in BUDGETS for size in sizes]
+    return sorted(known, key=lambda budget: (budget[0] == "cifar10", budget[2], budget[1]))
+
+
+def steps_of(rows: list[Row], budget: Budget) -> str:
+    task, epochs, size = budget
+    per_epoch = {"digits": 1437, "cifar10": 10_000}[task] // size
+    return f"{epochs * per_epoch:,}"
+
+
+def table(rows: list[Row]) -> str:
+    lines = []
+    for budget in all_budgets(rows):
+        task, epochs, size = budget
+        values = {method: accuracies(rows, budget, method) for method in NAMES}
+        gap, met = difference(values[DEFAULT], values[TUNED])
+        lines.append(
+            [
+                f"{task}, batch {size}",
+                epochs,
+                steps_of(rows, budget),
+                f"**{gap}**" if met else gap,
+                *(mean_and_deviation(list(values[method].values())) for method in NAMES),
+            ]
+        )
+    names = [name for name, _ in NAMES.values()]
+    return markdown_table(["task", "epochs", "steps", "AutoWU - tuned", *names], lines)
+
+
+def costs(rows: list[Row]) -> str:
+    """Runs that each method takes, and in how many budgets it is within the goal."""
+    lines = []
+    for method, (name, runs) in NAMES.items():
+        if method == TUNED:
+            lines.append((name, runs, "-", "-"))
+            continue
+        outcomes = [
+            difference(accuracies(rows, budget, method), accuracies(rows, budget, TUNED))[1]
+            for budget in all_budgets(rows)
+        ]
+        known = [outcome for outcome in outcomes if outcome is not None]
+        lost = [
+            statistics.fmean(accuracies(rows, budget, TUNED).values())
+            - statistics.fmean(accuracies(rows, budget, method).values())
+            for budget in all_budgets(rows)
+            if accuracies(rows, budget, method) and accuracies(rows, budget, TUNED)
+        ]
+        median = f"{statistics.median(lost):.2f}" if lost else "not run"
+        lines.append((name, runs, f"{sum(known)} of {len(known)}", median))
+    header = ("method", "runs", f"budgets within {GOAL} points of tuned", "median points below it")
+    return markdown_table(header, lines)
+
+
+def figure(rows: list[Row]) -> Figure:
+    panels = sorted({(b[0], b[2]) for b in all_budgets(rows)}, key=lambda p: (p[0] != "digits", p))
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(11, 6.2), layout="constrained")
+        axes = drawing.subplots(2, 3).flat
+        for panel, (task, size) in zip(axes, panels, strict=True):
+            budgets = [b for b in all_budgets(rows) if (b[0], b[2]) == (task, size)]
+            for method, (colour, dashes, marker) in LINES.items():
+                points = [(b[1], accuracies(rows, b, method)) for b in budgets]
+                points = [(epochs, values) for epochs, values in points if values]
+                panel.errorbar(
+                    [epochs for epochs, _ in points],
+                    [100 - statistics.fmean(values.values()) for _, values in points],
+                    color=colour,
+                    linestyle=dashes,
+                    marker=marker,
+                    markersize=5,
+                    linewidth=2 if method == DEFAULT else 1.2,
+                    label=NAMES[method][0],
+                )
+            if panel.get_legend_handles_labels()[0] and panel.lines[0].get_xdata().size:
+                panel.set(xscale="log", yscale="log")
+            panel.set_title(f"{task}, batch {size}")
+            ticks = sorted({budget[1] for budget in budgets})
+            panel.set_xticks(ticks, [str(tick) for tick in ticks])
+            panel.minorticks_off()
+            panel.set_xlabel("epochs")
+            panel.set_ylabel("test error, %")
+        handles, labels = panel.get_legend_handles_labels()
+        drawing.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return drawing
+
+
+def main() -> None:
+    rows = read_rows(RESULTS)
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    put_between_marks(FOLDER / "README.md", "costs", costs(rows))
+    figure(rows).savefig(FOLDER / "budgets.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
