@@ -40,7 +40,8 @@ def sweep_losses(batch_size: int, epochs: int, seed: int) -> tuple[Tensor, int]:
     model = build_model("small_cnn", data.num_channels, data.num_classes)
     optimizer = optimizers.build(model, "adamp", lr=None, weight_decay=0.01)
     total_steps = epochs * data.steps_per_epoch
-    scheduler = AutoWU(optimizer, total_steps, test_interval=total_steps, patience=10**6)
+    never = {"test_interval": total_steps, "patience": 10**6}
+    scheduler = AutoWU(optimizer, total_steps, sweep="fixed", **never)
     take_step = OptimizerStep(model, optimizer)
     losses: list[float] = []
     for epoch in range((epochs + 1) // 2):

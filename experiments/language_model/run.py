@@ -129,7 +129,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         "eval_dataset": sequences(text.validation, size.context),
     }
     if cell.peak_lr is None:
-        settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
+        settings = {"steps_per_epoch": None, "sweep": "fixed", **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
         return AutoWUTrainer(build_model(size), arguments, autowu=settings, **data)
     arguments = TrainingArguments(

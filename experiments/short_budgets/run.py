@@ -24,7 +24,7 @@ EPOCHS = (2, 5, 10, 30)
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # the grid that "tuned" is the best of
 METHODS = {
-    "default": [],
+    "default": ["schedule.sweep=fixed"],
     "paper": [f"schedule.{name}={value}" for name, value in PAPER.items()],
     **{
         f"warmup_cosine {lr}": ["schedule.name=warmup_cosine", f"optimizer.lr={lr}"]

@@ -1,0 +1,104 @@
+"""The tables and the figure of the README, from results.csv and simulated.csv.
+
+    python -m experiments.sweep.plot
+
+Everything can be told apart in greyscale.
+"""
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from autowu.plotting import STYLE
+from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
+from experiments.sweep.variants import VARIANTS
+from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.training.summary import mean_and_deviation
+
+FOLDER = Path(__file__).parent
+BASELINE = "warmup_cosine"
+Row = dict[str, str]
+Group = tuple[str, str, int]  # task, optimizer, total steps
+
+
+def grouped(rows: list[Row]) -> dict[Group, dict[str, list[float]]]:
+    """Test accuracies of each method; of the baseline those of the peak LR and warmup that are
+    best in the mean, chosen with hindsight."""
+    found: dict[Group, dict[tuple[str, str, str], list[float]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in rows:
+        group = (row["task"], row["optimizer"], int(row["total_steps"]))
+        cell = (row["method"], row["lr"], row["warmup"])
+        found[group][cell].append(float(row["test_accuracy"]))
+    result: dict[Group, dict[str, list[float]]] = {}
+    for group, cells in sorted(found.items()):
+        result[group] = {name: values for (name, lr, _), values in cells.items() if not lr}
+        grid = [values for (name, _, _), values in cells.items() if name == BASELINE]
+        if grid:
+            result[group][BASELINE] = max(grid, key=statistics.fmean)
+    return result
+
+
+def table(rows: list[Row]) -> str:
+    groups = grouped(rows)
+    names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
+    lines = [
+        [method, *(mean_and_deviation(values.get(method, [])) for values in groups.values())]
+        for method in (*VARIANTS, BASELINE)
+    ]
+    lines[-1][0] = "warmup-cosine, best of its grid"
+    return markdown_table(["accuracy %", *names], lines)
+
+
+def simulated_table(rows: list[Row]) -> str:
+    """Mean over curvatures and seeds of log10 of the last loss; and the worst of them."""
+    lines = []
+    for method in (*VARIANTS, BASELINE):
+        line = [method]
+        for steps in SIMULATED_STEPS:
+            values = [
+                float(row["log10_loss"])
+                for row in rows
+                if (row["method"], row["total_steps"]) == (method, str(steps))
+            ]
+            line.append(
+                f"{statistics.fmean(values):.2f} ({max(values):.2f})" if values else "not run"
+            )
+        lines.append(line)
+    lines[-1][0] = "warmup-cosine, best of its grid"
+    return markdown_table(["steps", *(f"{steps:,}" for steps in SIMULATED_STEPS)], lines)
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Accuracy of the fixed and the adaptive sweep less that of the best warmup-cosine."""
+    groups = {group: values for group, values in grouped(rows).items() if BASELINE in values}
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(9, 4.2), layout="constrained")
+        axes = drawing.subplots()
+        for method, marker, colour in (("fixed", "o", "0.55"), ("adaptive", "s", "black")):
+            for place, values in enumerate(groups.values()):
+                gap = statistics.fmean(values[method]) - statistics.fmean(values[BASELINE])
+                label = f"{method} sweep" if place == 0 else None
+                axes.plot([place], [gap], marker, color=colour, markersize=8, label=label)
+        axes.axhline(0, color="black", linewidth=0.8)
+        labels = [f"{task}\n{optimizer}\n{steps} steps" for task, optimizer, steps in groups]
+        axes.set_xticks(range(len(groups)), labels, fontsize=8)
+        axes.set_ylabel("points of accuracy above\nthe best warmup-cosine")
+        axes.legend(frameon=False)
+    return drawing
+
+
+def main() -> None:
+    rows, simulated = read_rows(RESULTS), read_rows(SIMULATED)
+    rows = [row for row in rows if row["status"] == "done"]
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    put_between_marks(FOLDER / "README.md", "simulated", simulated_table(simulated))
+    figure(rows).savefig(FOLDER / "sweep.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
