@@ -18,6 +18,7 @@ from torch import Tensor
 from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks, read_rows
 from experiments.training.cells import run_cells
+from experiments.training.figures import bars
 from experiments.training.methods import UNTUNED, warmup_cosine
 from experiments.training.summary import mean_and_deviation
 from experiments.training.tasks import Task, digits
@@ -130,7 +131,13 @@ def main() -> None:
     results = FOLDER / "results.csv"
     if not options.tables:
         run_cells(results, cells(), options.processes)
-    put_between_marks(FOLDER / "README.md", "table", table(read_rows(results)))
+    rows = read_rows(results)
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    groups: dict[str, dict[str, list[float]]] = {condition: {} for condition in CONDITIONS}
+    for row in rows:
+        values = groups[row["condition"]].setdefault(row["method"], [])
+        values.append(float(row["test_accuracy"]))
+    bars(groups).savefig(FOLDER / "divergence.png", dpi=110)
 
 
 if __name__ == "__main__":

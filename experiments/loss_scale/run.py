@@ -17,6 +17,7 @@ from torch import Tensor
 from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks, read_rows
 from experiments.training.cells import run_cells
+from experiments.training.figures import bars
 from experiments.training.summary import mean_and_deviation
 from experiments.training.trial import Recipe, train
 
@@ -139,6 +140,13 @@ def main() -> None:
         run_cells(results, cells(options.data_root), options.processes)
     rows = read_rows(results)
     put_between_marks(FOLDER / "README.md", "table", table(rows))
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        name = f"{row['task']}, batch {row['batch_size']}\n{row['optimizer']}"
+        method = f"{row['method']}, loss times {row['scale']}"
+        values = groups.setdefault(name, {}).setdefault(method, [])
+        values.append(float(row["test_accuracy"]))
+    bars(groups).savefig(FOLDER / "loss_scale.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.tables import markdown_table, put_between_marks, read_rows
 from experiments.training.cells import run_cells
+from experiments.training.figures import bars
 from experiments.training.methods import warmup_cosine
 from experiments.training.summary import mean_and_deviation
 from experiments.training.trial import Recipe, train
@@ -95,6 +96,23 @@ def table(rows: list[dict[str, str]]) -> str:
     return markdown_table(("optimizer", "method", "LR", "accuracy %"), lines)
 
 
+def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
+    """By optimizer: the accuracies of the best peak LR, and of each range of AutoWU."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in PEAK_LRS}
+    for row in rows:
+        span = f"to LR {row['max_lr']}"
+        if row["method"] == "autowu":
+            span = f"AutoWU, {row['min_lr']} to {row['max_lr']}"
+        found[row["optimizer"]].setdefault(span, []).append(float(row["test_accuracy"]))
+    result = {}
+    for name, values in found.items():
+        peaks = [values[key] for key in values if key.startswith("to LR")]
+        ours = {key: values[key] for key in values if key.startswith("AutoWU")}
+        best = {"warmup-cosine, best of five": max(peaks, key=lambda v: sum(v) / len(v))}
+        result[name] = (best if peaks else {}) | ours
+    return result
+
+
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
@@ -106,7 +124,9 @@ def main() -> None:
     results = FOLDER / "results.csv"
     if not options.tables:
         run_cells(results, cells(), options.processes)
-    put_between_marks(FOLDER / "README.md", "table", table(read_rows(results)))
+    rows = read_rows(results)
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    bars(groups_of(rows)).savefig(FOLDER / "optimizers.png", dpi=110)
 
 
 if __name__ == "__main__":
