@@ -11,11 +11,12 @@ from autowu.plotting import STYLE
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 
 
-def bars(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def bars(groups: Mapping[str, Mapping[str, Sequence[float]]], lowest: float = 0.0) -> Figure:
     """A group of bars for each key, a bar for each method in it; whiskers are one deviation.
 
     Args:
         groups: group -> method -> test accuracies in percent, of the seeds.
+        lowest: where the axis begins, percent.
     """
     methods = list(dict.fromkeys(method for values in groups.values() for method in values))
     width = 0.8 / len(methods)
@@ -36,6 +37,6 @@ def bars(groups: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
             )
         axes.set_xticks(range(len(groups)), list(groups), fontsize=8)
         axes.set_ylabel("test accuracy, %")
-        axes.set_ylim(0, 102)
+        axes.set_ylim(lowest, 100 + 0.02 * (100 - lowest))
         drawing.legend(loc="outside lower center", ncols=4, frameon=False)
     return drawing

@@ -1,0 +1,170 @@
+"""What the experiments run and report: the cells, which of them are left, and what tables say."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.budgets import plot as budgets_plot
+from experiments.budgets.run import BUDGETS, METHODS, TUNED, UNTUNED, cells, tuned_cells
+from experiments.divergence.run import DisturbedCell, with_noisy_labels
+from experiments.divergence.run import cells as divergence_cells
+from experiments.loss_scale.run import cells as scale_cells
+from experiments.optimizers.run import OptimizerCell
+from experiments.optimizers.run import cells as optimizer_cells
+from experiments.sweep.run import cells as sweep_cells
+from experiments.sweep.run import simulated_cells
+from experiments.sweep.simulation import final_loss
+from experiments.sweep.variants import VARIANTS
+from experiments.tables import append_row, read_rows
+from experiments.training.cells import add_not_run, run_cells
+from experiments.training.summary import mean_and_deviation
+from experiments.training.tasks import digits
+from experiments.training.trial import Recipe, train
+
+NOWHERE = Path("nowhere")
+
+
+@dataclass(frozen=True)
+class Square:
+    """A cell that takes no time."""
+
+    number: int
+
+    def key(self) -> dict[str, str]:
+        return {"number": str(self.number)}
+
+    def run(self) -> dict[str, Any]:
+        return {"square": str(self.number**2)}
+
+
+def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "squares" / "results.csv"
+    path.parent.mkdir()
+    run_cells(path, [Square(2), Square(3)], processes=1)
+    run_cells(path, [Square(2), Square(3), Square(4)], processes=1)
+    assert "2 of 3 runs are there" in capsys.readouterr().out
+    add_not_run(path, [Square(4), Square(5)])
+    rows = [(row["number"], row["square"], row["status"]) for row in read_rows(path)]
+    done = [("2", "4", "done"), ("3", "9", "done"), ("4", "16", "done")]
+    assert rows == [*done, ("5", "", "not run")]
+    assert all(row["commit"] and row["device"] for row in read_rows(path)[:3])
+
+
+@pytest.mark.parametrize(
+    "every",
+    [
+        [
+            cell
+            for task, epochs, sizes in BUDGETS
+            for size in sizes
+            for method in (TUNED, UNTUNED, *METHODS)
+            for cell in cells(NOWHERE, method, task, epochs, size)
+        ],
+        scale_cells(NOWHERE),
+        optimizer_cells(),
+        divergence_cells(),
+        [cell for part in ("digits", "cifar10", "cnn") for cell in sweep_cells(part, NOWHERE)],
+        simulated_cells(),
+    ],
+    ids=["budgets", "loss_scale", "optimizers", "divergence", "sweep", "simulated"],
+)
+def test_no_two_cells_have_the_same_key(every: list[Any]) -> None:
+    keys = [tuple(cell.key().values()) for cell in every]
+    assert len(keys) == len(set(keys)) > 50
+
+
+def test_the_tuned_baseline_is_the_best_of_its_whole_grid() -> None:
+    grid = cells(NOWHERE, TUNED, "digits", 5, 128)
+    rows = [
+        cell.key() | {"status": "done", "test_accuracy": "90.0", "train_loss": str(index)}
+        for index, cell in enumerate(grid)
+    ]
+    rows[3] |= {"test_accuracy": "95.0"}
+    rows[6] |= {"test_accuracy": "95.0", "train_loss": "0.1"}
+    assert tuned_cells(rows[:-1], NOWHERE, "digits", 5, 128) == []
+    others = tuned_cells(rows, NOWHERE, "digits", 5, 128)
+    assert [cell.seed for cell in others] == [1, 2, 3, 4]
+    assert {(cell.lr, cell.warmup) for cell in others} == {(grid[6].lr, grid[6].warmup)}
+
+    found = [
+        cell.key() | {"status": "done", "test_accuracy": "94.0", "train_loss": "1"}
+        for cell in others
+    ]
+    values = budgets_plot.accuracies([*rows, *found], ("digits", 5, 128), TUNED)
+    assert values == {"0": 95.0} | dict.fromkeys(("1", "2", "3", "4"), 94.0)
+    assert budgets_plot.difference({"0": 95.0, "1": 93.5}, values) == ("-0.25 ± 0.35", True)
+    assert budgets_plot.difference({}, values) == ("not run", None)
+
+
+def test_a_trial_is_the_same_twice_and_says_what_was_found() -> None:
+    runs = [train(digits(), Recipe(), batch_size=479, epochs=20, seed=3) for _ in range(2)]
+    assert runs[0].losses == runs[1].losses and runs[0].lrs == runs[1].lrs
+    assert runs[0].switch_step is not None and 5 < runs[0].switch_step <= 30
+    assert len(runs[0].losses) == runs[0].total_steps == 60
+    assert runs[0].test_accuracy > 80
+    columns = runs[0].columns()
+    assert float(columns["test_accuracy"]) == pytest.approx(runs[0].test_accuracy, abs=1e-3)
+
+
+def test_a_variant_of_the_sweep_takes_the_place_of_the_scheduler() -> None:
+    outcomes = {
+        name: train(digits(), Recipe(schedule=VARIANTS[name]), batch_size=479, epochs=20, seed=0)
+        for name in ("fixed", "adaptive", "at most 10 % a step after the fall")
+    }
+    reached = {name: max(outcome.lrs[:30]) for name, outcome in outcomes.items()}
+    assert reached["adaptive"] < reached["at most 10 % a step after the fall"] < reached["fixed"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains_the_quadratic(name: str) -> None:
+    loss, scheduler = final_loss(VARIANTS[name], 500, 30.0, seed=0)
+    assert loss < -1
+    assert scheduler.start_lr is not None and 0.005 < scheduler.start_lr < 0.2
+
+
+def test_a_nan_has_no_gradient_and_a_spike_has_its_own() -> None:
+    import torch
+
+    loss = torch.tensor(2.0, requires_grad=True)
+    for condition, value, gradient in (("NaN", float("nan"), 0.0), ("spikes", 200.0, 100.0)):
+        cell = DisturbedCell(condition, "autowu", 0)
+        disturbed = [cell.disturb(step, loss) for step in range(300)]
+        changed = [one for one in disturbed if one is not loss]
+        assert 0 < len(changed) < 20
+        (found,) = torch.autograd.grad(changed[0], loss, retain_graph=True)
+        assert float(found) == gradient
+        assert float(changed[0]) == value or value != value
+
+
+def test_noisy_labels_are_a_fraction_of_the_training_labels() -> None:
+    changed = (with_noisy_labels(0.4).labels != digits().labels).float().mean().item()
+    assert changed == pytest.approx(0.4 * 0.9, abs=0.04)
+    assert with_noisy_labels(0.4).test_labels is digits().test_labels
+
+
+def test_the_table_of_the_optimizers_names_the_best_peak() -> None:
+    from experiments.optimizers.run import groups_of, table
+
+    rows = [
+        OptimizerCell("lion", None, lr, seed).key() | {"test_accuracy": accuracy, "start_lr": ""}
+        for lr, accuracy in ((0.001, "98"), (0.01, "90"))
+        for seed in (0, 1)
+    ]
+    rows.append(
+        OptimizerCell("lion", 1e-5, 1.0, 0).key() | {"test_accuracy": "97", "start_lr": "0.012"}
+    )
+    lines = table(rows).splitlines()
+    assert "| lion | warmup-cosine, best of 2 | 0.001 | 98.00 ± 0.00 |" in lines
+    assert "| lion | AutoWU, 1e-05 to 1 | 0.012 | 97.00 |" in lines
+    assert groups_of(rows)["lion"]["warmup-cosine, best of five"] == [98.0, 98.0]
+
+
+def test_mean_and_deviation_of_rows(tmp_path: Path) -> None:
+    append_row(tmp_path / "rows.csv", {"a": 1.0})
+    append_row(tmp_path / "rows.csv", {"a": 3.0})
+    values = [float(row["a"]) for row in read_rows(tmp_path / "rows.csv")]
+    assert mean_and_deviation(values) == "2.00 ± 1.41"
