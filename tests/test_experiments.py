@@ -52,6 +52,8 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
     done = [("2", "4", "done"), ("3", "9", "done"), ("4", "16", "done")]
     assert rows == [*done, ("5", "", "not run")]
     assert all(row["commit"] and row["device"] for row in read_rows(path)[:3])
+    run_cells(path, [Square(5)], processes=1)
+    assert [row["status"] for row in read_rows(path)] == ["done"] * 4
 
 
 @pytest.mark.parametrize(

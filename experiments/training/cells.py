@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments.tables import append_row, commit, read_rows
+from experiments.tables import append_row, commit, read_rows, write_rows
 
 
 class Cell(Protocol):
@@ -24,9 +24,12 @@ def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
     """Run what has no row with `status` done in `path`, in order, and add the rows to it.
 
     A process takes one run after the other and one thread for each, at low priority. Ctrl-C loses
-    the runs under way.
+    the runs under way. Rows `not run` are taken out.
     """
-    done = [row for row in read_rows(path) if row["status"] == "done"]
+    rows = read_rows(path)
+    done = [row for row in rows if row["status"] == "done"]
+    if len(done) < len(rows):  # what is not run now is said anew by `add_not_run`
+        write_rows(path, done)
     keys = list(cells[0].key()) if cells else []
     finished = {tuple(row[name] for name in keys) for row in done}
     waiting = [cell for cell in cells if tuple(cell.key().values()) not in finished]
