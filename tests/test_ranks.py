@@ -262,7 +262,9 @@ def test_what_goes_wrong_on_one_rank_is_one_line_and_no_traceback(
 
 
 def test_two_ranks_come_back_from_a_divergence_as_one_does(settings: list[str], runs: Path) -> None:
-    lost = [*settings, "schedule.max_lr=1e20", "schedule.patience=100", "accumulate=2"]
+    # What an adaptive sweep does at the edge hangs on the last bit of the losses.
+    lost = [*settings, "schedule.max_lr=1e20", "schedule.patience=100", "schedule.sweep=fixed"]
+    lost.append("accumulate=2")
     for name, world_size in (("lost1", 1), ("lost2", 2)):
         outcomes = train([*lost, f"name={name}"], world_size)
         assert all(code == 0 for code, _, _ in outcomes), outcomes
