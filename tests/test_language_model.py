@@ -68,7 +68,8 @@ def test_finished_runs_are_not_made_again_and_stray_curves_go(tmp_path: Path) ->
 def test_tables_compare_with_the_best_baseline_seed_by_seed() -> None:
     rows = [
         {"method": method, "peak_lr": peak_lr, "seed": str(seed), "validation_loss": str(loss),
-         "start_lr": "0.002", "switch_step": "9", "total_steps": "30"}
+         "start_lr": "0.002", "highest_lr": "0.01", "switch_step": "9",
+         "total_steps": "30"}
         for method, peak_lr, losses in (
             ("warmup_cosine", "0.01", (2.0, 2.2)),
             ("warmup_cosine", "0.001", (2.5, 2.5)),

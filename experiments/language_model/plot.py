@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
-from experiments.language_model.run import VARIANTS
 from experiments.tables import markdown_table, put_between_marks, read_rows
 
 FOLDER = Path(__file__).parent
@@ -75,25 +74,11 @@ def loss_cells(rows: Sequence[Row], best: Sequence[Row]) -> list[object]:
     return [f"{mean:.3f} ± {deviation:.3f}", f"{shift:+.3f} ± {shift_deviation:.3f}", len(rows)]
 
 
-def highest_lr(row: Row) -> float:
-    """Of AutoWU's sweep: `min_lr * gamma**switch_step`."""
-    settings = {
-        "min_lr": 1e-5,
-        "max_lr": 1.0,
-        "max_warmup_fraction": 0.5,
-        **VARIANTS[row["method"]],
-    }
-    progress = float(row["switch_step"]) / (
-        settings["max_warmup_fraction"] * float(row["total_steps"])
-    )
-    return settings["min_lr"] * (settings["max_lr"] / settings["min_lr"]) ** progress
-
-
 def found_table(rows: Sequence[Row]) -> str:
     """What AutoWU found in each run."""
     lines = [
         [row["method"], row["seed"], f"{row['switch_step']} of {row['total_steps']}",
-         f"{highest_lr(row):.2g}", f"{float(row['start_lr']):.2g}",
+         f"{float(row['highest_lr']):.2g}", f"{float(row['start_lr']):.2g}",
          f"{float(row['validation_loss']):.3f}"]
         for row in sorted(rows, key=lambda row: (row["method"], row["seed"]))
         if row["method"] != BASELINE

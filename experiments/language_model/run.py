@@ -1,6 +1,6 @@
 """A small GPT on Python's sources for one epoch: AutoWU beside warmup-cosine at five peak LRs.
 
-    nice python -m experiments.language_model.run     ten minutes on two free cores; restartable
+    nice python -m experiments.language_model.run     12 minutes on two free cores; restartable
 
 Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
 The figure and the table of the README: `python -m experiments.language_model.plot`.
@@ -38,7 +38,14 @@ VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
     "autowu": {},
     "autowu max_lr=0.01": {"max_lr": 0.01},
     "autowu max_lr=0.1": {"max_lr": 0.1},
-    "autowu max_lr=0.1 max_warmup_fraction=0.25": {"max_lr": 0.1, "max_warmup_fraction": 0.25},
+    "autowu fixed": {"sweep": "fixed"},
+    "autowu fixed max_lr=0.01": {"sweep": "fixed", "max_lr": 0.01},
+    "autowu fixed max_lr=0.1": {"sweep": "fixed", "max_lr": 0.1},
+    "autowu fixed max_lr=0.1 max_warmup_fraction=0.25": {
+        "sweep": "fixed",
+        "max_lr": 0.1,
+        "max_warmup_fraction": 0.25,
+    },
 }
 
 
@@ -129,7 +136,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         "eval_dataset": sequences(text.validation, size.context),
     }
     if cell.peak_lr is None:
-        settings = {"steps_per_epoch": None, "sweep": "fixed", **VARIANTS[cell.method]}
+        settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
         return AutoWUTrainer(build_model(size), arguments, autowu=settings, **data)
     arguments = TrainingArguments(
@@ -162,6 +169,7 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
         "validation_loss": f"{validation_loss:.4f}",  # nats a byte
         "switch_step": found.switch_step if found else "",
         "start_lr": f"{found.start_lr:.6g}" if found else "",
+        "highest_lr": f"{found.tests[-1].lr:.6g}" if found else "",
         "parameters": trainer.model.num_parameters(),
         "cpu_seconds": f"{cpu_seconds:.1f}",
         "text_sha256": text.sha256[:16],
