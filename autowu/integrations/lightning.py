@@ -11,7 +11,9 @@ import math
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
+from autowu.integrations.resuming import check_same_settings
 from autowu.scheduler import AutoWU
 
 
@@ -27,8 +29,9 @@ class AutoWUCallback(Callback):
 
     Raises:
         ValueError: when training starts, with manual optimization (and so with several
-            optimizers), another scheduler, or a Trainer that does not know how many steps it
-            will make.
+            optimizers), another scheduler, a callback that changes the LR or the accumulation, a
+            Trainer that does not know how many steps it will make, or a checkpoint without a
+            state of this callback or of a run with other settings.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -49,9 +52,18 @@ class AutoWUCallback(Callback):
         settings = {"steps_per_epoch": steps_per_epoch} | self._settings
         self.scheduler = AutoWU(optimizer, total_steps, **settings)
         if self._saved:
+            wanted = self.scheduler.settings
             self.scheduler.load_state_dict(self._saved)
-        # Is not called for a step that the GradScaler skips.
+            check_same_settings(self.scheduler.settings, wanted)
+        elif trainer.global_step:
+            raise ValueError(
+                f"the run goes on after step {trainer.global_step} without a state of "
+                f"{self.state_key}, and AutoWU would start its warmup again: resume from a "
+                "checkpoint that was saved with this callback"
+            )
+        # Is not called for a step that the GradScaler skips, unless the optimizer is fused.
         optimizer.register_step_post_hook(self._note_step)
+        self._has_stepped = False
 
     def on_train_batch_end(
         self,
@@ -95,6 +107,13 @@ def _check(trainer: Trainer, pl_module: LightningModule) -> int:
             "automatic_optimization=False: without the callback, make an AutoWU for an optimizer "
             "in the module and call its step(loss) after each optimizer.step()"
         )
+    for callback in trainer.callbacks:
+        if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+            raise ValueError(
+                f"AutoWUCallback sets the LR, for a number of steps that it must know, and "
+                f"{type(callback).__name__} changes one of them: leave it out (for accumulation: "
+                "Trainer(accumulate_grad_batches=...))"
+            )
     if trainer.lr_scheduler_configs:
         name = type(trainer.lr_scheduler_configs[0].scheduler).__name__
         raise ValueError(
@@ -108,4 +127,4 @@ def _check(trainer: Trainer, pl_module: LightningModule) -> int:
             f"estimates {total_steps}: set max_steps, or max_epochs with a dataloader that has a "
             "length"
         )
-    return int(total_steps)
+    return max(2, int(total_steps))  # one with fast_dev_run, and AutoWU's shortest run has two

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
+from autowu.integrations.resuming import check_same_settings
 from autowu.scheduler import AutoWU
 from autowu.settings import SchedulerSettings
 
@@ -53,7 +54,8 @@ class AutoWUMixin(Trainer):
         if self.lr_scheduler is None:
             optimizer = optimizer or self.optimizer
             settings = {"steps_per_epoch": self._steps_per_epoch} | self._autowu
-            self.lr_scheduler = AutoWU(optimizer, num_training_steps, **settings)
+            # The shortest run of AutoWU has two steps; a trial of one ends in its warmup.
+            self.lr_scheduler = AutoWU(optimizer, max(2, num_training_steps), **settings)
             self._created_lr_scheduler = True  # so that the next train() makes a new one
         elif self._autowu or not isinstance(self.lr_scheduler, AutoWU):
             raise ValueError(
@@ -101,10 +103,4 @@ def _check_settings(loaded: SchedulerSettings, wanted: SchedulerSettings) -> Non
             "the checkpoint does not hold optimizer.pt and scheduler.pt, and AutoWU would start "
             "its warmup again: save with save_only_model=False"
         )
-    old, new = loaded.as_dict(), wanted.as_dict()
-    for name in old:
-        if old[name] != new[name]:
-            raise ValueError(
-                f"the checkpoint is that of a run with {name}={old[name]!r}, and this one has "
-                f"{new[name]!r}: AutoWU resumes with the same settings and the same length alone"
-            )
+    check_same_settings(loaded, wanted)

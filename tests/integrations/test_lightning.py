@@ -28,7 +28,12 @@ from tests.integrations.plain_loop import (
 )
 
 lightning = pytest.importorskip("lightning.pytorch")
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint  # noqa: E402
+from lightning.pytorch.callbacks import (  # noqa: E402
+    GradientAccumulationScheduler,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 
 from autowu.integrations.lightning import AutoWUCallback  # noqa: E402
 
@@ -304,6 +309,57 @@ def test_max_steps_is_enough_when_the_dataloader_has_no_length() -> None:
     assert callback.scheduler is not None
     assert callback.scheduler.settings.total_steps == callback.scheduler.last_epoch == 15
     assert callback.scheduler.settings.steps_per_epoch is None
+
+
+@pytest.mark.parametrize(
+    "other", [GradientAccumulationScheduler({0: 4}), StochasticWeightAveraging(swa_lrs=0.05)]
+)
+def test_callbacks_that_change_the_lr_or_the_number_of_steps_are_refused(other: Any) -> None:
+    module = Classifier()
+    with pytest.raises(ValueError, match=f"{type(other).__name__} changes one of them"):
+        fit(batches_of(), 2, other, module=module)
+    assert module.lrs == []
+
+
+class Renamed(AutoWUCallback):
+    """Its state has another name in a checkpoint."""
+
+
+@pytest.mark.parametrize("callbacks", [[], [Renamed()]])
+def test_a_checkpoint_without_a_state_is_refused_instead_of_a_second_warmup(
+    callbacks: list[Any], tmp_path: Path
+) -> None:
+    saver = ModelCheckpoint(tmp_path, "{step}")
+    build_trainer([*callbacks, saver], max_epochs=1).fit(Classifier(), StatefulLoader(batches_of()))
+    module = Classifier()
+    with pytest.raises(ValueError, match="after step 10 without a state of AutoWUCallback"):
+        fit(batches_of(), 2, module=module, ckpt_path=saver.best_model_path)
+    assert module.lrs == []
+
+
+def test_a_run_that_resumes_as_a_longer_one_is_refused(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(tmp_path, "{step}")
+    fit(batches_of(), 2, saver)
+    warns = pytest.warns(UserWarning, match="its own settings: total_steps=20")
+    with warns, pytest.raises(ValueError, match="a run with total_steps=20, and this one has 40"):
+        fit(batches_of(), 4, ckpt_path=saver.best_model_path)
+
+
+def test_a_second_fit_with_more_epochs_is_refused() -> None:
+    trainer = build_trainer([AutoWUCallback()], max_epochs=1)
+    module = Classifier()
+    trainer.fit(module, StatefulLoader(batches_of()))
+    trainer.fit_loop.max_epochs = 3
+    with pytest.raises(ValueError, match="after step 10 without a state"):
+        trainer.fit(module, StatefulLoader(batches_of()))
+    assert len(module.lrs) == 10
+
+
+def test_a_trial_run_of_one_step_goes_through() -> None:
+    module = Classifier()
+    trainer = build_trainer([AutoWUCallback()], fast_dev_run=True)
+    trainer.fit(module, StatefulLoader(batches_of()))
+    assert module.lrs == [1e-5]
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
