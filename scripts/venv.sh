@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Bring .venv in line with a requirements file; at once when it already is.
+# Bring .venv in line with a requirements file and autowu itself, importable from any folder; at
+# once when it already is.
 #
 #     scripts/venv.sh requirements-dev.txt
 #
@@ -13,6 +14,7 @@ PYTHON=${PYTHON:-python3}
 requirements=${1:?"usage: scripts/venv.sh REQUIREMENTS_FILE"}
 files=("$requirements")
 while read -r included; do files+=("$included"); done < <(sed -n 's/^-r *//p' "$requirements")
+files+=(pyproject.toml)
 
 is_usable() {
     [[ ! -e .venv/.incomplete ]] &&
@@ -51,5 +53,6 @@ touch .venv/.incomplete
 quiet=(--quiet)
 if [[ -t 1 ]]; then quiet=(); fi # a person wants to see the downloads
 .venv/bin/python -m pip install --disable-pip-version-check "${quiet[@]}" -r "$requirements"
+.venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
 for file in "${files[@]}"; do cp "$file" ".venv/.installed-$file"; done
 rm .venv/.incomplete

@@ -1,17 +1,32 @@
 """The four loops of `examples/plain_pytorch.py`, and the other examples, run as they stand."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from autowu import AutoWU
 from tests import launch
-from tests.integrations.plain_loop import SETTINGS, batches_of, build_model, train_plainly
+from tests.helpers import assert_same_state
+from tests.integrations.plain_loop import (
+    NUM_EPOCHS,
+    SETTINGS,
+    assert_equals_plain_loop,
+    batches_of,
+    build_model,
+    build_optimizer,
+    report,
+    results_of_two_ranks,
+    train_plainly,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FOUND = re.compile(r"warmup of (\d+) (?:steps|updates), then decay from LR ([\d.e-]+)")
@@ -111,8 +126,76 @@ def check_found(output: str) -> tuple[int, float]:
     return steps, lr
 
 
-def test_the_ddp_example_finds_the_same_on_both_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+def train_with_ddp(rank: int, accumulate: int) -> dict[str, Any]:
+    """The loops of the example under DDP, with accumulation; the gradients' windows are whole."""
+    batches = batches_of(rank, 2)
+    model = build_model()
+    optimizer = build_optimizer(model)
+    parallel = nn.parallel.DistributedDataParallel(model)
+    num_epochs, steps_per_epoch = NUM_EPOCHS[accumulate], -(-len(batches) // accumulate)
+    scheduler = AutoWU(optimizer, num_epochs * steps_per_epoch, steps_per_epoch, **SETTINGS)
+    lrs = []
+    for _ in range(num_epochs):
+        for number, (inputs, targets) in enumerate(batches, 1):
+            loss = nn.functional.cross_entropy(parallel(inputs), targets)
+            (loss / accumulate).backward()
+            scheduler.observe(loss)
+            if number % accumulate == 0 or number == len(batches):
+                lrs.append(optimizer.param_groups[0]["lr"])
+                optimizer.step()
+                optimizer.zero_grad()
+                scheduler.step()
+    return report(scheduler, lrs) | {"state": scheduler.state_dict()}
+
+
+def run_as_rank() -> None:
+    """What each of two ranks does."""
+    torch.set_num_threads(1)
+    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    dist.init_process_group("gloo")
+    results = {str(accumulate): train_with_ddp(rank, accumulate) for accumulate in NUM_EPOCHS}
+    torch.save(results, folder / f"rank{rank}.pt")
+    dist.barrier()
+
+
+def test_under_ddp_both_ranks_see_the_mean_of_their_losses(tmp_path: Path) -> None:
+    one, other = results_of_two_ranks("test_plain_loop", tmp_path)
+    for accumulate, num_epochs in NUM_EPOCHS.items():  # 4: windows of 4, 4 and 2 batches
+        batches = [batches_of(rank, 2) for rank in range(2)]
+        plain = train_plainly(batches, num_epochs, accumulate, False, **SETTINGS)
+        assert_same_state(one[str(accumulate)], other[str(accumulate)])
+        assert_equals_plain_loop(one[str(accumulate)], plain)
+
+
+def test_a_fused_optimizer_counts_the_steps_that_it_skips(
+    example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the README says: it looks for infinities itself, and its hooks run all the same."""
+    make = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", lambda *args, **keys: make(*args, **keys, fused=True))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device: scaler)
+    model = build_model().float()
+    before = model[0].weight.detach().clone()
+    monkeypatch.setattr(example, "build_model", lambda: model)
+    monkeypatch.setattr(example, "EPOCHS", 1)
+    inputs, targets = (torch.cat(parts) for parts in zip(*batches_of(), strict=True))
+    dataset = torch.utils.data.TensorDataset(inputs.float(), targets)
+    monkeypatch.setattr(example, "digits", lambda: dataset)
+    found = example.grad_scaler()
+    assert torch.equal(model[0].weight, before)
+    assert found.last_epoch == 10
+
+
+def test_an_example_runs_from_any_folder(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(EXAMPLES / "plain_pytorch.py"), "plain"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    check_found(ended.stdout)
+
+
+def test_the_ddp_example_finds_the_same_on_both_ranks() -> None:
     program = (str(EXAMPLES / "plain_pytorch.py"), "ddp")
     ended = launch.finish(launch.start([], 2, program=program))
     assert [returncode for returncode, _, _ in ended] == [0, 0], ended
