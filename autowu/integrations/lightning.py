@@ -107,7 +107,7 @@ def _check(trainer: Trainer, pl_module: LightningModule) -> int:
             "automatic_optimization=False: without the callback, make an AutoWU for an optimizer "
             "in the module and call its step(loss) after each optimizer.step()"
         )
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
             raise ValueError(
                 f"AutoWUCallback sets the LR, for a number of steps that it must know, and "

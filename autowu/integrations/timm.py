@@ -27,6 +27,8 @@ class AutoWUScheduler(Scheduler):
 
         loss_k = (n_k * metric_k - n_(k-1) * metric_(k-1)) / (n_k - n_(k-1)).
 
+    So the script must update its mean at every batch. Older copies of timm's do so without DDP
+    alone (`if not args.distributed:` before `losses_m.update`): take that line out.
     A loss that is not finite makes timm's mean so for the rest of the epoch, and a whole interval
     between two tests without a finite loss counts as a divergence. A group with an `lr_scale` gets
     it times the LR, as from timm's own schedulers.

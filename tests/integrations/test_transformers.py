@@ -360,6 +360,12 @@ def test_a_dataset_without_a_length_needs_max_steps_alone(accumulate: int, tmp_p
     assert scheduler.last_epoch == trainer.state.global_step == 15
 
 
+def test_a_trial_run_of_one_step_goes_through(tmp_path: Path) -> None:
+    trainer = build_trainer(tmp_path, max_steps=1)
+    trainer.train()
+    assert trainer.lr_scheduler.last_epoch == trainer.state.global_step == 1
+
+
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_a_small_gpt_with_two_parameter_groups_has_the_losses_observed_that_the_trainer_logs(
     accumulate: int, tmp_path: Path
