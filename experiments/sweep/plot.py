@@ -1,4 +1,4 @@
-"""The tables and the figure of the README, from results.csv and simulated.csv.
+"""The tables and the figure of the README, from results.csv, simulated.csv and paths.csv.
 
     python -m experiments.sweep.plot
 
@@ -13,6 +13,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
+from experiments.budgets.run import RESULTS as BUDGETS
+from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import markdown_table, put_between_marks, read_rows
@@ -73,6 +75,28 @@ def simulated_table(rows: list[Row]) -> str:
     return markdown_table(["steps", *(f"{steps:,}" for steps in SIMULATED_STEPS)], lines)
 
 
+def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
+    """Accuracy of what begins a tuned schedule later, and that of the adaptive sweep."""
+    header = ["accuracy %"]
+    lines = [[plan] for plan in PLANS]
+    sweeps = ["AutoWU, adaptive"]
+    for task, epochs in TUNED:
+        chosen = [r for r in paths if (r["task"], r["epochs"]) == (task, str(epochs))]
+        steps = chosen[0]["total_steps"] if chosen else "?"
+        header.append(f"{task}, {epochs} epochs, {steps} steps")
+        for line in lines:
+            line.append(mean_and_deviation(accuracies(chosen, line[0])))
+        own = {"task": task, "epochs": str(epochs), "batch_size": "1024"}
+        found = accuracies(rows, "adaptive", **own) or accuracies(budgets, "autowu_cosine", **own)
+        sweeps.append(mean_and_deviation(found))
+    return markdown_table(header, [*lines, sweeps])
+
+
+def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
+    wanted = columns | {"method": method, "status": "done"}
+    return [float(r["test_accuracy"]) for r in rows if wanted.items() <= r.items()]
+
+
 def figure(rows: list[Row]) -> Figure:
     """Accuracy of the fixed and the adaptive sweep less that of the best warmup-cosine."""
     groups = {group: values for group, values in grouped(rows).items() if BASELINE in values}
@@ -97,6 +121,8 @@ def main() -> None:
     rows = [row for row in rows if row["status"] == "done"]
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "simulated", simulated_table(simulated))
+    paths = paths_table(read_rows(PATHS), rows, read_rows(BUDGETS))
+    put_between_marks(FOLDER / "README.md", "paths", paths)
     figure(rows).savefig(FOLDER / "sweep.png", dpi=110)
 
 
