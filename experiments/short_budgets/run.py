@@ -2,10 +2,11 @@
 
     python -m experiments.short_budgets.run        ten minutes on one core; results.csv and a figure
 
-Every run is one call of train.py; finished runs are read from their directory, not run again.
+Every run is one call of train.py; those with a row in results.csv are not made again.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -17,7 +18,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autowu.settings import PAPER
-from experiments.tables import commit, markdown_table, put_between_marks, write_rows
+from experiments.tables import (
+    append_row,
+    commit,
+    markdown_table,
+    put_between_marks,
+    read_rows,
+)
 
 FOLDER = Path(__file__).parent
 EPOCHS = (2, 5, 10, 30)
@@ -64,7 +71,7 @@ def accuracies(rows: list[dict[str, Any]], method: str, epochs: int) -> list[flo
     return [
         float(row["test_accuracy"])
         for row in rows
-        if row["method"] == method and row["epochs"] == epochs
+        if row["method"] == method and row["epochs"] == str(epochs)
     ]
 
 
@@ -124,13 +131,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/short_budgets"))
     options = parser.parse_args()
-    rows = []
-    for epochs in EPOCHS:
-        for method in METHODS:
-            rows += [run(method, epochs, seed, options.output_dir) for seed in SEEDS]
-            values = accuracies(rows, method, epochs)
-            print(f"{epochs:3} epochs  {method:20} {statistics.fmean(values):.2f}", flush=True)
-    write_rows(FOLDER / "results.csv", rows)
+    results = FOLDER / "results.csv"
+    known = {(row["method"], row["epochs"], row["seed"]) for row in read_rows(results)}
+    for epochs, method, seed in itertools.product(EPOCHS, METHODS, SEEDS):
+        if (method, str(epochs), str(seed)) not in known:
+            row = run(method, epochs, seed, options.output_dir)
+            append_row(results, row)
+            print(f"{epochs:3} epochs  {method:20} {row['test_accuracy']}", flush=True)
+    rows = read_rows(results)
     draw(rows, FOLDER / "short_budgets.png")
     put_between_marks(FOLDER / "README.md", "table", table(rows))
 
