@@ -1,0 +1,155 @@
+"""The simulated curves met by a running scheduler, whose sweep the losses steer: both sweeps.
+
+    python -m experiments.minimum_test.live       ten minutes on one core; restartable
+
+A recorded curve can be replayed under a fixed sweep alone. Here the loss of a step is the curve's
+at the LR of that step, so that an adaptive sweep meets it, too. A row a run in live.csv, and the
+table of the README.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.optim import SGD
+
+from autowu import AutoWU
+from autowu.minimum_test import num_consecutive_positive
+from autowu.settings import SweepKind
+from experiments.minimum_test.curves import OFFSET, SHAPES
+from experiments.minimum_test.run import FOUND_FRACTION, NOISES
+from experiments.tables import (
+    append_row,
+    commit,
+    markdown_table,
+    put_between_marks,
+    read_rows,
+    wilson_interval,
+)
+
+FOLDER = Path(__file__).parent
+BUDGETS = ((120, 10), (800, 40))  # total steps, steps per epoch; the sweep takes half of the steps
+SWEEPS: tuple[SweepKind, ...] = ("fixed", "adaptive")
+NUM_SEEDS = 12
+MIN_LR, MAX_LR = 1e-5, 1.0
+
+
+class Run(NamedTuple):
+    sweep: SweepKind
+    shape: str
+    noise: float  # deviation of a loss, in units of the whole fall
+    total_steps: int
+    steps_per_epoch: int
+    seed: int
+
+    def key(self) -> tuple[str, ...]:
+        return tuple(str(value) for value in self)
+
+
+def runs() -> Iterator[Run]:
+    for seed in range(NUM_SEEDS):
+        for total_steps, steps_per_epoch in BUDGETS:
+            for noise in NOISES:
+                for shape in SHAPES:
+                    for sweep in SWEEPS:
+                        yield Run(sweep, shape, noise, total_steps, steps_per_epoch, seed)
+
+
+def row_of(run: Run) -> dict[str, Any]:
+    """Run the warmup to its end."""
+    curve, minimum = SHAPES[run.shape]
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = AutoWU(
+        optimizer,
+        run.total_steps,
+        run.steps_per_epoch,
+        min_lr=MIN_LR,
+        max_lr=MAX_LR,
+        sweep=run.sweep,
+        seed=run.seed,
+    )
+    rng = np.random.default_rng((run.seed, list(SHAPES).index(run.shape), round(100 * run.noise)))
+    optimizer.step()
+    met = []  # true losses
+    while scheduler.switch_step is None:
+        lr = float(scheduler.get_last_lr()[0])
+        progress = math.log(lr / MIN_LR) / math.log(MAX_LR / MIN_LR)
+        met.append(float(curve(np.array([progress]))[0]))
+        scheduler.step(OFFSET + met[-1] + run.noise * rng.standard_normal())
+    assert scheduler.start_lr is not None
+    whole = curve(np.linspace(0.0, 1.0, 1001))
+    fallen = (whole[0] - min(met)) / (whole[0] - whole.min())
+    found = num_consecutive_positive(scheduler.tests) >= scheduler.settings.patience
+    error = "" if minimum is None else math.log10(scheduler.start_lr / MAX_LR) - 5 * (minimum - 1)
+    return {
+        "source": "ours",
+        "status": "done",
+        **run._asdict(),
+        "switch_step": scheduler.switch_step,
+        "detected": int(found),
+        "fallen_fraction": f"{fallen:.4f}",
+        "lr_error": error if error == "" else f"{error:.4f}",
+        "commit": commit(),
+        "device": "cpu",
+    }
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """By length, noise and sweep: early ends, minima found, and the error of the LR."""
+    lines = []
+    for total_steps, _ in BUDGETS:
+        for noise in NOISES:
+            for sweep in SWEEPS:
+                wanted = {"total_steps": str(total_steps), "noise": str(noise), "sweep": sweep}
+                chosen = [row for row in rows if wanted.items() <= row.items()]
+                with_minimum = [row for row in chosen if row["lr_error"]]
+                errors = [abs(float(row["lr_error"])) for row in with_minimum]
+                early = [r for r in chosen if r["detected"] == "1" and not _has_fallen(r)]
+                found = [r for r in with_minimum if r["detected"] == "1" and _has_fallen(r)]
+                lines.append(
+                    (
+                        total_steps // 2,
+                        noise,
+                        sweep,
+                        len(chosen),
+                        _percent(len(early), len(chosen)),
+                        _percent(len(found), len(with_minimum)),
+                        f"{np.mean(errors):.2f} ({max(errors):.2f})",
+                    )
+                )
+    header = (
+        "steps of the sweep",
+        "noise",
+        "sweep",
+        "n",
+        "ended early %",
+        "minima found by the test %",
+        "LR error, decades (largest)",
+    )
+    return markdown_table(header, lines)
+
+
+def _has_fallen(row: dict[str, str]) -> bool:
+    return float(row["fallen_fraction"]) >= FOUND_FRACTION
+
+
+def _percent(count: int, n: int) -> str:
+    low, high = wilson_interval(count, n)
+    return f"{100 * count / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    results = FOLDER / "live.csv"
+    known = {tuple(row[name] for name in Run._fields) for row in read_rows(results)}
+    for run in runs():
+        if run.key() not in known:
+            append_row(results, row_of(run))
+    put_between_marks(FOLDER / "README.md", "live", table(read_rows(results)))
+
+
+if __name__ == "__main__":
+    main()
