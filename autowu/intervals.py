@@ -6,6 +6,7 @@ the growth of the LR instead (section 2, "When to test", in the project's design
 """
 
 import math
+from dataclasses import replace
 
 from autowu.settings import SchedulerSettings
 from autowu.sweep import fast_steps
@@ -23,11 +24,15 @@ def next_test_point(step: int, settings: SchedulerSettings, *, is_fast: bool = F
 
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
-        is_fast: the sweep waits for the loss to fall. After that the tests are as frequent as in
-            the fixed sweep, which grows faster then.
+        is_fast: the sweep waits for the loss to fall: tests are as frequent as "auto" has them, at
+            least, or the LR would be past the good ones at the first. After that they are as
+            frequent as in the fixed sweep, which grows faster then.
     """
     cap = settings.warmup_steps
     interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
+    if is_fast and interval != "auto":
+        auto = replace(settings, test_interval="auto")
+        return min(next_test_point(step, settings), next_test_point(step, auto, is_fast=True))
     if interval == "epoch":
         interval = epoch_steps  # type: ignore[assignment]
     if isinstance(interval, int):

@@ -22,20 +22,39 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def done_rows(path: Path) -> list[dict[str, str]]:
+    """Those of runs that were made."""
+    return [row for row in read_rows(path) if row["status"] == "done"]
+
+
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row, and before the first one a header."""
-    with open(path, "a", newline="", encoding="utf-8") as file:
+    """Add a row, and before the first one a header.
+
+    Raises:
+        ValueError: the file has other columns.
+    """
+    with open(path, "a+", newline="", encoding="utf-8") as file:
+        file.seek(0)
+        header = next(csv.reader(file), [])
+        if header and header != list(row):
+            raise ValueError(f"{path} has the columns {header}, and the row {list(row)}")
         writer = csv.DictWriter(file, list(row))
-        if file.tell() == 0:
+        if not header:
             writer.writeheader()
         writer.writerow(row)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the file by these rows."""
-    path.unlink(missing_ok=True)
-    for row in rows:
-        append_row(path, row)
+    """Replace the file by these rows, at once: a kill leaves the old ones."""
+    if not rows:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f"{path.name}.tmp")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -8,16 +8,19 @@ import pytest
 
 from experiments.budgets import plot as budgets_plot
 from experiments.budgets.run import BUDGETS, METHODS, TUNED, UNTUNED, cells, tuned_cells
+from experiments.divergence import run as divergence
 from experiments.divergence.run import DisturbedCell, with_noisy_labels
 from experiments.divergence.run import cells as divergence_cells
+from experiments.loss_scale import run as loss_scale
 from experiments.loss_scale.run import cells as scale_cells
+from experiments.optimizers import run as optimizers
 from experiments.optimizers.run import OptimizerCell
 from experiments.optimizers.run import cells as optimizer_cells
 from experiments.sweep.run import cells as sweep_cells
 from experiments.sweep.run import simulated_cells
 from experiments.sweep.simulation import final_loss
 from experiments.sweep.variants import VARIANTS
-from experiments.tables import append_row, read_rows
+from experiments.tables import append_row, done_rows, read_rows, write_rows
 from experiments.training.cells import add_not_run, run_cells
 from experiments.training.summary import mean_and_deviation
 from experiments.training.tasks import digits
@@ -67,8 +70,8 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
             for cell in cells(NOWHERE, method, task, epochs, size)
         ],
         scale_cells(NOWHERE),
-        optimizer_cells(),
-        divergence_cells(),
+        optimizer_cells(NOWHERE),
+        divergence_cells(NOWHERE),
         [cell for part in ("digits", "cifar10", "cnn") for cell in sweep_cells(part, NOWHERE)],
         simulated_cells(),
     ],
@@ -77,6 +80,35 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
 def test_no_two_cells_have_the_same_key(every: list[Any]) -> None:
     keys = [tuple(cell.key().values()) for cell in every]
     assert len(keys) == len(set(keys)) > 50
+
+
+@pytest.mark.parametrize("experiment", [loss_scale, optimizers, divergence])
+def test_a_report_says_which_runs_are_missing(
+    experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(experiment.__file__).parent
+    rows = read_rows(folder / "results.csv")
+    readme = tmp_path / "README.md"
+    readme.write_text((folder / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(experiment, "FOLDER", tmp_path)
+    write_rows(tmp_path / "results.csv", rows[:-3])
+    add_not_run(tmp_path / "results.csv", experiment.cells(NOWHERE))
+    assert len(read_rows(tmp_path / "results.csv")) == len(rows)
+    experiment.report(done_rows(tmp_path / "results.csv"))
+    assert len(list(tmp_path.glob("*.png"))) == 1
+    experiment.report([])
+    assert "not run" in readme.read_text(encoding="utf-8") or experiment is loss_scale
+
+
+def test_a_row_of_other_columns_is_refused_and_a_file_is_replaced_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    append_row(path, {"a": 1, "b": 2})
+    with pytest.raises(ValueError, match=r"has the columns \['a', 'b'\], and the row \['b', 'a'\]"):
+        append_row(path, {"b": 2, "a": 1})
+    write_rows(path, [{"c": 3}])
+    assert read_rows(path) == [{"c": "3"}]
+    write_rows(path, [])
+    assert read_rows(path) == []
 
 
 def test_the_tuned_baseline_is_the_best_of_its_whole_grid() -> None:

@@ -232,3 +232,13 @@ def test_tests_are_spaced_by_the_growth_of_the_fast_piece(steps_per_epoch: int |
         assert fast.lr(following) / fast.lr(point) <= 1.2 * (1 + 1e-9)
         point = following
     assert next_test_point(0, settings) > next_test_point(0, settings, is_fast=True)
+
+
+@pytest.mark.parametrize("test_interval", [100, "epoch"])
+def test_a_fast_sweep_is_tested_as_often_as_auto_whatever_the_interval(test_interval: Any) -> None:
+    auto = build(500, 50).settings
+    sparse = build(500, 50, test_interval=test_interval).settings
+    for step in range(0, 100, 7):
+        expected = next_test_point(step, auto, is_fast=True)
+        assert next_test_point(step, sparse, is_fast=True) == expected
+    assert next_test_point(0, sparse) == (100 if test_interval == 100 else 50)

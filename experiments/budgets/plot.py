@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
+from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, read_rows
 from experiments.training.summary import mean_and_deviation
 
@@ -89,6 +90,7 @@ def table(rows: list[Row]) -> str:
         values = {method: accuracies(rows, budget, method) for method in NAMES}
         gap, met = difference(values[DEFAULT], values[TUNED])
         gain, _ = difference(values[DEFAULT], values[FIXED])
+        p_value = compare(values[DEFAULT], values[FIXED])["p_value"]
         lines.append(
             [
                 f"{task}, batch {size}",
@@ -96,11 +98,12 @@ def table(rows: list[Row]) -> str:
                 steps_of(rows, budget),
                 f"**{gap}**" if met else gap,
                 gain,
+                p_value,
                 *(mean_and_deviation(list(values[method].values())) for method in NAMES),
             ]
         )
     names = [name for name, _ in NAMES.values()]
-    header = ["task", "epochs", "steps", "AutoWU - tuned", "AutoWU - fixed sweep", *names]
+    header = ["task", "epochs", "steps", "AutoWU - tuned", "AutoWU - fixed sweep", "p", *names]
     return markdown_table(header, lines)
 
 

@@ -6,7 +6,6 @@ Digits, batch size 128, 30 epochs. A row for each run in results.csv; `--tables`
 README's table from them.
 """
 
-import argparse
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor
 
 from autowu.settings import PAPER
-from experiments.tables import markdown_table, put_between_marks, read_rows
-from experiments.training.cells import run_cells
+from experiments.tables import markdown_table, put_between_marks
+from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.methods import UNTUNED, warmup_cosine
 from experiments.training.summary import mean_and_deviation
@@ -99,7 +98,7 @@ def with_noisy_labels(fraction: float) -> Task:
     return replace(task, labels=torch.where(chosen, random, task.labels))
 
 
-def cells() -> list[DisturbedCell]:
+def cells(data_root: Path) -> list[DisturbedCell]:
     return [
         DisturbedCell(condition, method, seed)
         for seed in SEEDS
@@ -120,24 +119,18 @@ def table(rows: list[dict[str, str]]) -> str:
     return markdown_table(("accuracy %", *CONDITIONS), lines)
 
 
-def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tables", action="store_true", help="run nothing, write the table")
-    options = parser.parse_args()
-    results = FOLDER / "results.csv"
-    if not options.tables:
-        run_cells(results, cells(), options.processes)
-    rows = read_rows(results)
+def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     groups: dict[str, dict[str, list[float]]] = {condition: {} for condition in CONDITIONS}
     for row in rows:
         values = groups[row["condition"]].setdefault(row["method"], [])
         values.append(float(row["test_accuracy"]))
     bars(groups).savefig(FOLDER / "divergence.png", dpi=110)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    cells_main(__doc__, FOLDER / "results.csv", cells, report)
 
 
 if __name__ == "__main__":

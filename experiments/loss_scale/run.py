@@ -7,7 +7,6 @@ LRs are divided by the scale, and so is its range of LRs here. A row for each ru
 `--tables` makes those of the README, and the figure.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from autowu.settings import PAPER
-from experiments.tables import markdown_table, put_between_marks, read_rows
-from experiments.training.cells import run_cells
+from experiments.tables import markdown_table, put_between_marks
+from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.summary import mean_and_deviation
 from experiments.training.trial import Recipe, train
@@ -125,20 +124,7 @@ def table(rows: list[dict[str, str]]) -> str:
     return markdown_table(header, lines)
 
 
-def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--processes", type=int, default=2)
-    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
-    add("--tables", action="store_true", help="run nothing, write the README's tables")
-    options = parser.parse_args()
-    results = FOLDER / "results.csv"
-    if not options.tables:
-        run_cells(results, cells(options.data_root), options.processes)
-    rows = read_rows(results)
+def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     groups: dict[str, dict[str, list[float]]] = {}
     for row in rows:
@@ -147,6 +133,11 @@ def main() -> None:
         values = groups.setdefault(name, {}).setdefault(method, [])
         values.append(float(row["test_accuracy"]))
     bars(groups).savefig(FOLDER / "loss_scale.png", dpi=110)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    cells_main(__doc__, FOLDER / "results.csv", cells, report)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ Digits, batch size 128, 30 epochs; a warmup-cosine at five peak LRs beside it. A
 in results.csv; `--tables` makes the README's table from them.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import markdown_table, put_between_marks, read_rows
-from experiments.training.cells import run_cells
+from experiments.tables import markdown_table, put_between_marks
+from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.methods import warmup_cosine
 from experiments.training.summary import mean_and_deviation
@@ -62,7 +61,7 @@ class OptimizerCell:
         return outcome.columns()
 
 
-def cells() -> list[OptimizerCell]:
+def cells(data_root: Path) -> list[OptimizerCell]:
     return [
         OptimizerCell(optimizer, low, high, seed)
         for seed in SEEDS
@@ -113,20 +112,14 @@ def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
     return result
 
 
-def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tables", action="store_true", help="run nothing, write the table")
-    options = parser.parse_args()
-    results = FOLDER / "results.csv"
-    if not options.tables:
-        run_cells(results, cells(), options.processes)
-    rows = read_rows(results)
+def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     bars(groups_of(rows), lowest=94.0).savefig(FOLDER / "optimizers.png", dpi=110)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    cells_main(__doc__, FOLDER / "results.csv", cells, report)
 
 
 if __name__ == "__main__":

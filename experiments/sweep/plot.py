@@ -17,7 +17,7 @@ from experiments.budgets.run import RESULTS as BUDGETS
 from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
 from experiments.sweep.variants import VARIANTS
-from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.tables import done_rows, markdown_table, put_between_marks
 from experiments.training.summary import mean_and_deviation
 
 FOLDER = Path(__file__).parent
@@ -99,7 +99,8 @@ def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
 
 def figure(rows: list[Row]) -> Figure:
     """Accuracy of the fixed and the adaptive sweep less that of the best warmup-cosine."""
-    groups = {group: values for group, values in grouped(rows).items() if BASELINE in values}
+    needed = {BASELINE, "fixed", "adaptive"}
+    groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(9, 4.2), layout="constrained")
         axes = drawing.subplots()
@@ -117,11 +118,10 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def main() -> None:
-    rows, simulated = read_rows(RESULTS), read_rows(SIMULATED)
-    rows = [row for row in rows if row["status"] == "done"]
+    rows, simulated = done_rows(RESULTS), done_rows(SIMULATED)
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "simulated", simulated_table(simulated))
-    paths = paths_table(read_rows(PATHS), rows, read_rows(BUDGETS))
+    paths = paths_table(done_rows(PATHS), rows, done_rows(BUDGETS))
     put_between_marks(FOLDER / "README.md", "paths", paths)
     figure(rows).savefig(FOLDER / "sweep.png", dpi=110)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.sweep.variants import VARIANTS
-from experiments.training.cells import run_cells
+from experiments.training.cells import add_not_run, run_cells
 from experiments.training.methods import warmup_cosine
 from experiments.training.trial import Recipe, train
 
@@ -166,11 +166,16 @@ def main() -> None:
     add("--part", choices=("digits", "cifar10", "cnn", "simulated"), required=True)
     add("--processes", type=int, default=2)
     add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
+    add("--not-run", action="store_true", help="run nothing, add a row for what is missing")
     options = parser.parse_args()
-    if options.part == "simulated":
-        run_cells(SIMULATED, simulated_cells(), options.processes)
+    results: Path = SIMULATED if options.part == "simulated" else RESULTS
+    wanted: list[SweepCell] | list[SimulatedCell] = (
+        simulated_cells() if options.part == "simulated" else cells(options.part, options.data_root)
+    )
+    if options.not_run:
+        add_not_run(results, wanted)
     else:
-        run_cells(RESULTS, cells(options.part, options.data_root), options.processes)
+        run_cells(results, wanted, options.processes)
 
 
 if __name__ == "__main__":

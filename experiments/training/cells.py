@@ -1,13 +1,14 @@
 """Many small runs, several processes at once; rows that exist already are not made again."""
 
+import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments.tables import append_row, commit, read_rows, write_rows
+from experiments.tables import append_row, commit, done_rows, read_rows, write_rows
 
 
 class Cell(Protocol):
@@ -59,6 +60,37 @@ def add_not_run(path: Path, cells: Sequence[Cell]) -> None:
         if tuple(cell.key().values()) not in known:
             empty = dict.fromkeys(rows[0], "")
             append_row(path, empty | {"source": "ours", "status": "not run", **cell.key()})
+
+
+def main(
+    description: str,
+    results: Path,
+    make_cells: Callable[[Path], Sequence[Cell]],
+    report: Callable[[list[dict[str, str]]], None],
+) -> None:
+    """The command line of an experiment that is one list of cells.
+
+    Args:
+        description: for `--help`.
+        results: the CSV file of its rows.
+        make_cells: all of its cells, called with the folder of CIFAR-10.
+        report: writes the tables of the README and the figure from the rows that are done.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--processes", type=int, default=2, help="runs at once, a core each")
+    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
+    add("--tables", action="store_true", help="run nothing, write the tables and the figure")
+    add("--not-run", action="store_true", help="run nothing, add a row for what is missing")
+    options = parser.parse_args()
+    cells = make_cells(options.data_root)
+    if options.not_run:
+        add_not_run(results, cells)
+    elif not options.tables:
+        run_cells(results, cells, options.processes)
+    report(done_rows(results))
 
 
 def cpu_name() -> str:

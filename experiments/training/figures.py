@@ -19,7 +19,7 @@ def bars(groups: Mapping[str, Mapping[str, Sequence[float]]], lowest: float = 0.
         lowest: where the axis begins, percent.
     """
     methods = list(dict.fromkeys(method for values in groups.values() for method in values))
-    width = 0.8 / len(methods)
+    width = 0.8 / max(1, len(methods))
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(10, 4), layout="constrained")
         axes = drawing.subplots()
