@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from autowu.plotting import STYLE
 from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
@@ -157,6 +158,8 @@ def figure(rows: list[Row]) -> Figure:
             ticks = sorted({budget[1] for budget in budgets})
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
             panel.set_xlabel("epochs")
             panel.set_ylabel("test error, %")
         handles, labels = panel.get_legend_handles_labels()
