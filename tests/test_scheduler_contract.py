@@ -104,7 +104,7 @@ def test_a_tensor_lr_that_groups_share_is_cloned_once() -> None:
 @pytest.mark.parametrize("fit", ["mle", "adam"])
 @pytest.mark.parametrize("num_steps", [0, 7, 40, 60])
 def test_the_state_is_plain_picklable_and_loads_with_weights_only(fit: str, num_steps: int) -> None:
-    scheduler = build(fit=fit, test_interval=20)
+    scheduler = build(fit=fit, test_interval=20, sweep="fixed")
     generator = torch.Generator().manual_seed(0)
     for _ in range(num_steps):
         run(scheduler, 1, float(torch.rand((), generator=generator)))
@@ -222,7 +222,7 @@ def test_a_step_without_a_test_never_waits_for_the_device(lr: Any, loss: Any) ->
 @pytest.mark.parametrize("growth", ["exponential", "linear"])
 def test_nothing_of_a_loss_is_read_between_tests(growth: Any) -> None:
     """A meta tensor has no values: whatever copied one to the host, or asked it, would raise."""
-    scheduler = build(total_steps=10_000, growth=growth, test_interval=200)
+    scheduler = build(total_steps=10_000, growth=growth, test_interval=200, sweep="fixed")
     loss = torch.ones((), device="meta", requires_grad=True)
     for step in range(150):
         scheduler.optimizer.step()

@@ -96,7 +96,12 @@ def whole_run(rank: int) -> dict[str, Any]:
 
 
 def published_run(rank: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {"fit": "adam", "test_interval": "epoch", "at_cap": "current"}
+    settings: dict[str, Any] = {
+        "fit": "adam",
+        "test_interval": "epoch",
+        "at_cap": "current",
+        "sweep": "fixed",
+    }
     return train(build(**settings), lambda step: loss_of(rank, step))
 
 
@@ -107,7 +112,7 @@ def nan_on_one_rank(rank: int) -> dict[str, Any]:
 
 
 def synchronized_states(rank: int) -> dict[str, Any]:
-    scheduler = build(test_interval=5)
+    scheduler = build(test_interval=5, sweep="fixed")
     states, calls = [], []
     with counted_collectives() as counts:
         for step in range(8):

@@ -136,7 +136,7 @@ def test_loading_leaves_nothing_of_what_was_before() -> None:
 
 @pytest.mark.parametrize("fit", ["mle", "adam"])
 def test_a_state_is_a_snapshot(fit: Any) -> None:
-    scheduler, other = build(fit=fit, test_interval=15), build()
+    scheduler, other = build(fit=fit, test_interval=15, sweep="fixed"), build()
     go_on(scheduler, 20)  # after the first test
     state = scheduler.state_dict()
     before = copy.deepcopy(state)

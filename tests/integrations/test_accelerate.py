@@ -207,7 +207,7 @@ def test_a_step_that_the_grad_scaler_skips_is_no_step_and_its_loss_joins_the_nex
 def test_a_step_without_a_test_never_looks_at_the_loss() -> None:
     """A tensor on the meta device has no value: looking at it, as a wait would, is an error."""
     run = Run(batches_of(), 8)
-    scheduler = run.accelerator.prepare(AutoWU(run.optimizer, 80, test_interval=20))
+    scheduler = run.accelerator.prepare(AutoWU(run.optimizer, 80, test_interval=20, sweep="fixed"))
     for _ in range(8):
         run.optimizer.step()
         step(run.accelerator, scheduler, torch.empty((), device="meta"))

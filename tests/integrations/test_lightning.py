@@ -242,7 +242,7 @@ def test_a_step_without_a_test_never_looks_at_the_loss() -> None:
             if trainer.global_step == 8:
                 raise Enough
 
-    callback = Blind(test_interval=100)
+    callback = Blind(test_interval=100, sweep="fixed")
     with pytest.raises(Enough):
         build_trainer([callback], max_epochs=4).fit(Classifier(), StatefulLoader(batches_of()))
     assert callback.scheduler is not None
