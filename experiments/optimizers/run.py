@@ -27,7 +27,7 @@ PEAK_LRS = {  # of the warmup-cosine
     "adamp": (0.001, 0.003, 0.01, 0.03, 0.1),
     "lamb": (0.001, 0.003, 0.01, 0.03, 0.1),
     "lion": (0.0001, 0.0003, 0.001, 0.003, 0.01),
-    "muon": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "muon": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
 }
 
 
@@ -108,7 +108,7 @@ def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
         peaks = [values[key] for key in values if key.startswith("to LR")]
         ours = {key: values[key] for key in values if key.startswith("AutoWU")}
         best = max(peaks, key=lambda accuracies: sum(accuracies) / len(accuracies), default=[])
-        result[name] = {"warmup-cosine, best of five": best} | ours
+        result[name] = {"warmup-cosine, best of its grid": best} | ours
     return result
 
 
