@@ -326,7 +326,8 @@ def test_a_step_without_a_test_never_looks_at_the_loss(tmp_path: Path) -> None:
             control.should_training_stop = state.global_step == 8
 
     arguments = {"num_train_epochs": 8, "gradient_accumulation_steps": 2}
-    trainer = build_trainer(tmp_path, kind=Blind, autowu={"test_interval": 100}, **arguments)
+    settings = {"test_interval": 100, "sweep": "fixed"}
+    trainer = build_trainer(tmp_path, kind=Blind, autowu=settings, **arguments)
     trainer.add_callback(Stop())
     trainer.train()
     assert trainer.lr_scheduler.last_epoch == 8
