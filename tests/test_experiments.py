@@ -194,7 +194,7 @@ def test_the_table_of_the_optimizers_names_the_best_peak() -> None:
     lines = table(rows).splitlines()
     assert "| lion | warmup-cosine, best of 2 | 0.001 | 98.00 ± 0.00 |" in lines
     assert "| lion | AutoWU, 1e-05 to 1 | 0.012 | 97.00 |" in lines
-    assert groups_of(rows)["lion"]["warmup-cosine, best of five"] == [98.0, 98.0]
+    assert groups_of(rows)["lion"]["warmup-cosine, best of its grid"] == [98.0, 98.0]
 
 
 def test_mean_and_deviation_of_rows(tmp_path: Path) -> None:
