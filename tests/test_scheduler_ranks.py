@@ -18,6 +18,7 @@ import torch.multiprocessing as mp
 from torch.optim import SGD
 
 from autowu import AutoWU
+from autowu.settings import PAPER
 
 pytestmark = pytest.mark.xdist_group("scheduler_ranks")  # one worker starts the ranks for all
 
@@ -96,13 +97,7 @@ def whole_run(rank: int) -> dict[str, Any]:
 
 
 def published_run(rank: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "fit": "adam",
-        "test_interval": "epoch",
-        "at_cap": "current",
-        "sweep": "fixed",
-    }
-    return train(build(**settings), lambda step: loss_of(rank, step))
+    return train(build(**PAPER), lambda step: loss_of(rank, step))
 
 
 def nan_on_one_rank(rank: int) -> dict[str, Any]:

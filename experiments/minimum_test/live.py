@@ -58,8 +58,8 @@ def runs() -> Iterator[Run]:
                         yield Run(sweep, shape, noise, total_steps, steps_per_epoch, seed)
 
 
-def row_of(run: Run) -> dict[str, Any]:
-    """Run the warmup to its end."""
+def row_of(run: Run, version: str) -> dict[str, Any]:
+    """Run the warmup to its end; `version` is the commit of the code."""
     curve, minimum = SHAPES[run.shape]
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = AutoWU(
@@ -92,7 +92,7 @@ def row_of(run: Run) -> dict[str, Any]:
         "detected": int(found),
         "fallen_fraction": f"{fallen:.4f}",
         "lr_error": error if error == "" else f"{error:.4f}",
-        "commit": commit(),
+        "commit": version,
         "device": "cpu",
     }
 
@@ -145,9 +145,10 @@ def main() -> None:
     torch.set_num_threads(1)
     results = FOLDER / "live.csv"
     known = {tuple(row[name] for name in Run._fields) for row in read_rows(results)}
+    version = commit()
     for run in runs():
         if run.key() not in known:
-            append_row(results, row_of(run))
+            append_row(results, row_of(run, version))
     put_between_marks(FOLDER / "README.md", "live", table(read_rows(results)))
 
 

@@ -9,13 +9,13 @@ not made again. `python -m experiments.sweep.plot` makes the table.
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 
+from autowu import schedules
 from experiments.training.cells import run_cells
 from experiments.training.trial import Recipe, train
 
@@ -76,7 +76,7 @@ def warmup_cosine_lrs(num_steps: int, peak: float, warmup: float) -> list[float]
     rise = max(1, round(warmup * num_steps))
     fall = num_steps - rise
     return [peak * (step + 1) / rise for step in range(rise)] + [
-        peak * 0.5 * (1 + math.cos(math.pi * step / fall)) for step in range(fall)
+        schedules.cosine(step, fall, peak) for step in range(fall)
     ]
 
 
