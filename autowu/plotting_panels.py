@@ -169,7 +169,9 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
         markeredgecolor=STRONG,
         zorder=3,
     )
-    reason = "the run diverged, " if scheduler.diverged else ""
+    reason = "" if scheduler.found_minimum else "no minimum is certain, "
+    if scheduler.diverged:
+        reason = "the run diverged, "
     reached = scheduler.tests[-1].lr if scheduler.tests else scheduler.start_lr
     return [
         Line2D(

@@ -255,6 +255,15 @@ class AutoWU(LRScheduler):
         return self._start_lr
 
     @property
+    def found_minimum(self) -> bool:
+        """Whether `patience` tests in a row were positive.
+
+        False after a warmup that went on to `W`, its cap: the decay starts from the minimum seen
+        until then, and the losses do not tell whether a larger LR would have been better.
+        """
+        return num_consecutive_positive(self._tests) >= self._settings.patience
+
+    @property
     def diverged(self) -> bool:
         """Whether the warmup ended because the newest losses were not finite."""
         return self._diverged

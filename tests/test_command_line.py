@@ -160,7 +160,7 @@ def test_the_text_lists_the_tests_and_ends_with_the_verdict(
     assert header.split()[:3] == ["step", "epoch", "LR"]
     assert [int(line.split()[0]) for line in tests] == [test.step for test in expected.tests]
     assert sum(" yes " in line for line in tests) == sum(t.positive for t in expected.tests)
-    assert f"the warmup ends after step {expected.switch_step} of 80" in verdict
+    assert verdict.startswith(f"the warmup ends after step {expected.switch_step} of 80")
     assert f"LR {expected.start_lr:.4g}" in verdict
 
 
@@ -173,6 +173,17 @@ def test_a_curve_that_stops_in_the_warmup_says_so(
     found = replayed(file, capsys)
     assert found["phase"] == "warmup"
     assert found["switch_step"] is found["switch_epoch"] is found["start_lr"] is None
+
+
+def test_a_warmup_that_ends_at_its_cap_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_lines([3.0 - 0.01 * step for step in range(80)]))
+    assert main(["replay", file, *RUN]) == 0
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert verdict.startswith("no minimum is certain by the cap: the warmup ends after step 40 of")
+    assert replayed(file, capsys)["found_minimum"] is False
+    assert replayed(write(tmp_path, as_lines(LOSSES)), capsys)["found_minimum"] is True
 
 
 def test_a_divergence_is_a_line_of_warning_and_said_in_the_verdict(

@@ -163,6 +163,8 @@ def test_a_finished_run_shows_its_result_and_is_left_alone(
     assert "is finished" in output
     assert "test accuracy" in output
     assert "AutoWU found LR" in output
+    found = json.loads((finished / "summary.json").read_text())["found_minimum"]
+    assert ("its cap: no minimum was certain" in output) is not found
     assert str(finished / "schedule.png") in output
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 

@@ -74,6 +74,7 @@ def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> d
         "switch_step": scheduler.switch_step,
         "switch_epoch": _epoch(scheduler.switch_step, settings.steps_per_epoch),
         "start_lr": scheduler.start_lr,
+        "found_minimum": scheduler.found_minimum,
         "diverged": scheduler.diverged,
         "tests": [
             {
@@ -105,6 +106,8 @@ def verdict(scheduler: "AutoWU", num_losses: int) -> str:
         )
     epoch = f" (epoch {scheduler.switch_step / per_epoch:.2f})" if per_epoch else ""
     reason = "the run diverged: " if scheduler.diverged else ""
+    if not scheduler.found_minimum and not scheduler.diverged:
+        reason = "no minimum is certain by the cap: "
     return (
         f"{reason}the warmup ends after step {scheduler.switch_step:,} of {total:,}{epoch};"
         f" decay starts from LR {scheduler.start_lr:.4g}"

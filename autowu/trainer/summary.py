@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from autowu.scheduler import AutoWU
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
@@ -44,6 +45,7 @@ def summarize(
         "schedule": schedule_name,
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
+        **({"found_minimum": scheduler.found_minimum} if isinstance(scheduler, AutoWU) else {}),
         "diverged": scheduler.diverged or state.guard.restored_step is not None,
         "restored_step": state.guard.restored_step,
         "skipped_steps": progress.skipped_steps,
@@ -89,6 +91,8 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             f"warmup ended at epoch {epoch:.1f} of {summary['epochs']} (step {switch_step} of"
             f" {num_steps})"
         )
+    if not summary.get("found_minimum", True) and not summary["diverged"]:
+        warmup += ", its cap: no minimum was certain by then"
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
     average = ""
     if summary.get("ema_test_accuracy") is not None:

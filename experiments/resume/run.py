@@ -122,7 +122,14 @@ def measure(world_size: int, output_dir: Path, seed: int) -> list[dict[str, Any]
 
     rng = random.Random(seed)
     kinds = ["start", "save", "any"] * (NUM_KILLS // 3 + 1)
-    common = {"ranks": world_size, "commit": commit(), "device": "cpu"}
+    common = {
+        "source": "ours",
+        "status": "done",
+        "ranks": world_size,
+        "seed": seed,
+        "commit": commit(),
+        "device": "cpu",
+    }
     rows: list[dict[str, Any]] = []
     for number, kind in enumerate(kinds[:NUM_KILLS], 1):
         resumed_from = saved_step(killed)

@@ -35,9 +35,32 @@ from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
-from experiments.tables import commit, markdown_table, put_between_marks, read_rows, write_rows
+from experiments.tables import commit, done_rows, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
+SEED = 0
+COLUMNS = (
+    "source",
+    "status",  # done, not run
+    "device",
+    "model",
+    "data",
+    "augment",
+    "batch_size",
+    "precision",
+    "phase",
+    "bare_loop_on",
+    "trainer_images_per_second",
+    "bare_images_per_second",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "data_wait",
+    "rounds",
+    "seed",
+    "torch",
+    "commit",
+)
 
 
 class Cell(NamedTuple):
@@ -196,15 +219,11 @@ def to_row(
     trainer_seconds = statistics.median(trainer for trainer, _, _ in times)
     bare_seconds = statistics.median(bare for _, bare, _ in times)
     ratios = sorted(bare / trainer for trainer, bare, _ in times)
-    return {
+    return planned_row(cell, ranks.device.type) | {
+        "status": "done",
         "device": torch.cuda.get_device_name(ranks.device) if on_gpu(ranks) else "cpu",
-        "model": cell.model,
-        "data": cell.data["name"],
-        "augment": cell.data.get("augment", "none"),
-        "batch_size": cell.batch_size,
-        "precision": cell.precision,
         "phase": phase,
-        "bare_loop_on": cell.bare_data,
+        "seed": SEED,
         "trainer_images_per_second": f"{block_images / trainer_seconds:.1f}",
         "bare_images_per_second": f"{block_images / bare_seconds:.1f}",
         "ratio": f"{statistics.median(ratios):.4f}",
@@ -214,6 +233,21 @@ def to_row(
         "rounds": len(times),
         "torch": torch.__version__,
         "commit": commit(),
+    }
+
+
+def planned_row(cell: Cell, device: str) -> dict[str, Any]:
+    """The row of a cell that has not been run."""
+    return dict.fromkeys(COLUMNS, "") | {
+        "source": "ours",
+        "status": "not run",
+        "device": device,
+        "model": cell.model,
+        "data": cell.data["name"],
+        "augment": cell.data.get("augment", "none"),
+        "batch_size": cell.batch_size,
+        "precision": cell.precision,
+        "bare_loop_on": cell.bare_data,
     }
 
 
@@ -243,15 +277,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.device == "cpu":
         torch.set_num_threads(1)
+    torch.manual_seed(SEED)
     ranks = Ranks(options.device)
-    new = []
+    new: list[dict[str, Any]] = []
     with ranks:
         for cell in CELLS[options.device]:
             new += measure(cell, ranks)
             print(new[-1], flush=True)
-    kept = [row for row in read_rows(FOLDER / "results.csv") if row["device"] != new[0]["device"]]
+    kept = [row for row in done_rows(FOLDER / "results.csv") if row["device"] != new[0]["device"]]
     rows = [*kept, *new]
-    write_rows(FOLDER / "results.csv", rows)
+    planned: list[dict[str, Any]] = []
+    if not any(row["device"] != "cpu" for row in rows):
+        planned = [planned_row(cell, "cuda") for cell in CELLS["cuda"]]
+    write_rows(FOLDER / "results.csv", [*rows, *planned])
     plot(rows, FOLDER / "throughput.png")
     header = [
         "device",
