@@ -22,7 +22,7 @@ from experiments.sweep.simulation import final_loss
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import append_row, done_rows, read_rows, write_rows
 from experiments.training.cells import add_not_run, run_cells
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 from experiments.training.tasks import digits
 from experiments.training.trial import Recipe, train
 
@@ -201,4 +201,4 @@ def test_mean_and_deviation_of_rows(tmp_path: Path) -> None:
     append_row(tmp_path / "rows.csv", {"a": 1.0})
     append_row(tmp_path / "rows.csv", {"a": 3.0})
     values = [float(row["a"]) for row in read_rows(tmp_path / "rows.csv")]
-    assert mean_and_deviation(values) == "2.00 ± 1.41"
+    assert mean_text(values) == "2.00 ± 1.41"

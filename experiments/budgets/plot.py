@@ -17,7 +17,7 @@ from autowu.plotting import STYLE
 from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
 from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, read_rows
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
 GOAL = 0.3  # points within which the default shall be of the tuned baseline
@@ -70,7 +70,7 @@ def difference(ours: dict[str, float], baseline: dict[str, float]) -> tuple[str,
     differences = [ours[seed] - baseline[seed] for seed in ours if seed in baseline]
     if not differences:
         return "not run", None
-    return mean_and_deviation(differences), statistics.fmean(differences) >= -GOAL
+    return mean_text(differences), statistics.fmean(differences) >= -GOAL
 
 
 def all_budgets(rows: list[Row]) -> list[Budget]:
@@ -100,7 +100,7 @@ def table(rows: list[Row]) -> str:
                 f"**{gap}**" if met else gap,
                 gain,
                 p_value,
-                *(mean_and_deviation(list(values[method].values())) for method in NAMES),
+                *(mean_text(list(values[method].values())) for method in NAMES),
             ]
         )
     names = [name for name, _ in NAMES.values()]

@@ -8,7 +8,6 @@ not made again, so it can be stopped and started at any time. `--not-run` adds a
 every run that is missing. `python -m experiments.budgets.plot` makes the tables and the figure.
 """
 
-import argparse
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from experiments.tables import read_rows
 from experiments.training import methods, tasks
-from experiments.training.cells import add_not_run, run_cells
+from experiments.training.cells import carry_out, command_line
 from experiments.training.trial import Recipe, train
 
 RESULTS = Path(__file__).parent / "results.csv"
@@ -125,18 +124,12 @@ def budgets(task: str) -> Iterator[tuple[str, int, int]]:
 
 
 def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line(__doc__)
     add = parser.add_argument
     add("--only", default="*", metavar="PATTERN", help="methods (* ? [] allowed)")
     add("--task", default="*", metavar="PATTERN", help="digits or cifar10")
     add("--epochs", type=int, nargs="*", help="budgets")
-    add("--processes", type=int, default=2)
-    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
-    add("--results", type=Path, default=RESULTS)
-    add("--not-run", action="store_true", help="add the rows of runs that are missing, run nothing")
+    add("--results", type=Path, default=RESULTS, help="the CSV file of the rows")
     options = parser.parse_args()
     names = [m for m in (TUNED, UNTUNED, *METHODS) if fnmatch.fnmatch(m, options.only)]
     if not names:
@@ -144,21 +137,19 @@ def main() -> None:
     chosen = [b for b in budgets(options.task) if not options.epochs or b[1] in options.epochs]
     if not chosen:
         parser.error(f"--task {options.task}, --epochs {options.epochs}: no such budget")
-    do = add_not_run if options.not_run else run_cells
-    keywords = {} if options.not_run else {"processes": options.processes}
     wanted = [
         cell
         for budget in chosen
         for name in names
         for cell in cells(options.data_root, name, *budget)
     ]
-    do(options.results, wanted, **keywords)
+    carry_out(options, options.results, wanted)
     if TUNED in names:
         rows = read_rows(options.results)
         tuned = [
             cell for budget in chosen for cell in tuned_cells(rows, options.data_root, *budget)
         ]
-        do(options.results, tuned, **keywords)
+        carry_out(options, options.results, tuned)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.methods import UNTUNED, warmup_cosine
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 from experiments.training.tasks import Task, digits
 from experiments.training.trial import Recipe, train
 
@@ -113,7 +113,7 @@ def table(rows: list[dict[str, str]]) -> str:
         if method not in known:
             return ""
         chosen = [row for row in rows if (row["condition"], row["method"]) == (condition, method)]
-        return mean_and_deviation([float(row["test_accuracy"]) for row in chosen])
+        return mean_text([float(row["test_accuracy"]) for row in chosen])
 
     lines = [(m, *(cell(condition, m) for condition in CONDITIONS)) for m in METHODS]
     return markdown_table(("accuracy %", *CONDITIONS), lines)

@@ -17,7 +17,7 @@ from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
@@ -107,7 +107,7 @@ def table(rows: list[dict[str, str]]) -> str:
                             f"{scale:g}",
                             " ".join(row["switch_step"] for row in values),
                             " ".join(f"{unit * float(row['start_lr']):.2g}" for row in values),
-                            mean_and_deviation([float(r["test_accuracy"]) for r in values]),
+                            mean_text([float(r["test_accuracy"]) for r in values]),
                             len(values),
                         )
                     )

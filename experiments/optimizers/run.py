@@ -14,7 +14,7 @@ from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.methods import warmup_cosine
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
@@ -86,12 +86,12 @@ def table(rows: list[dict[str, str]]) -> str:
         if done:
             best = max(done, key=lambda peak: sum(done[peak]) / len(done[peak]))
             name = f"warmup-cosine, best of {len(done)}"
-            lines.append((optimizer, name, f"{best:g}", mean_and_deviation(done[best])))
+            lines.append((optimizer, name, f"{best:g}", mean_text(done[best])))
         for low, high in RANGES:
             chosen = select(optimizer, low, high)
             found = " ".join(f"{float(row['start_lr']):.2g}" for row in chosen)
             name = f"AutoWU, {low:g} to {high:g}"
-            lines.append((optimizer, name, found, mean_and_deviation(accuracies(chosen))))
+            lines.append((optimizer, name, found, mean_text(accuracies(chosen))))
     return markdown_table(("optimizer", "method", "LR", "accuracy %"), lines)
 
 

@@ -8,7 +8,6 @@ with no way to sweep can beat by much. A row for each run in paths.csv; those th
 not made again. `python -m experiments.sweep.plot` makes the table.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from autowu import schedules
-from experiments.training.cells import run_cells
+from experiments.training.cells import carry_out, command_line
 from experiments.training.trial import Recipe, train
 
 PATHS = Path(__file__).parent / "paths.csv"
@@ -127,21 +126,14 @@ class PathCell:
 
 
 def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--processes", type=int, default=2)
-    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
-    options = parser.parse_args()
+    options = command_line(__doc__).parse_args()
     wanted = [
         PathCell(task, epochs, plan, seed, options.data_root)
         for (task, epochs), (_, _, seeds) in TUNED.items()
         for plan in PLANS
         for seed in seeds
     ]
-    run_cells(PATHS, wanted, options.processes)
+    carry_out(options, PATHS, wanted)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import done_rows, markdown_table, put_between_marks
-from experiments.training.summary import mean_and_deviation
+from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
 BASELINE = "warmup_cosine"
@@ -49,7 +49,7 @@ def table(rows: list[Row]) -> str:
     groups = grouped(rows)
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
-        [method, *(mean_and_deviation(values.get(method, [])) for values in groups.values())]
+        [method, *(mean_text(values.get(method, [])) for values in groups.values())]
         for method in (*VARIANTS, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
@@ -85,10 +85,10 @@ def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
         steps = chosen[0]["total_steps"] if chosen else "?"
         header.append(f"{task}, {epochs} epochs, {steps} steps")
         for line in lines:
-            line.append(mean_and_deviation(accuracies(chosen, line[0])))
+            line.append(mean_text(accuracies(chosen, line[0])))
         own = {"task": task, "epochs": str(epochs), "batch_size": "1024"}
         found = accuracies(rows, "adaptive", **own) or accuracies(budgets, "autowu_cosine", **own)
-        sweeps.append(mean_and_deviation(found))
+        sweeps.append(mean_text(found))
     return markdown_table(header, [*lines, sweeps])
 
 

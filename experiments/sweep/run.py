@@ -9,13 +9,12 @@ A row for each run in results.csv (simulated.csv); those that are there are not 
 `python -m experiments.sweep.plot` makes the tables and the figure.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.sweep.variants import VARIANTS
-from experiments.training.cells import add_not_run, run_cells
+from experiments.training.cells import carry_out, command_line
 from experiments.training.methods import warmup_cosine
 from experiments.training.trial import Recipe, train
 
@@ -139,8 +138,8 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         grid = [("warmup_cosine", lr, 0.1) for lr in (0.016, 0.008, 0.032)]
         return [
             SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
+            for seed in range(5)
             for method in [*((name, None, None) for name in KEPT), *grid]
-            for seed in range(2)
         ]
     short = [
         SweepCell("digits", optimizer, 128, epochs, method, seed, root)
@@ -158,24 +157,13 @@ def cells(part: str, root: Path) -> list[SweepCell]:
 
 
 def main() -> None:
-    assert __doc__ is not None
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--part", choices=("digits", "cifar10", "cnn", "simulated"), required=True)
-    add("--processes", type=int, default=2)
-    add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
-    add("--not-run", action="store_true", help="run nothing, add a row for what is missing")
+    parser = command_line(__doc__)
+    parser.add_argument("--part", choices=("digits", "cifar10", "cnn", "simulated"), required=True)
     options = parser.parse_args()
-    results: Path = SIMULATED if options.part == "simulated" else RESULTS
-    wanted: list[SweepCell] | list[SimulatedCell] = (
-        simulated_cells() if options.part == "simulated" else cells(options.part, options.data_root)
-    )
-    if options.not_run:
-        add_not_run(results, wanted)
+    if options.part == "simulated":
+        carry_out(options, SIMULATED, simulated_cells())
     else:
-        run_cells(results, wanted, options.processes)
+        carry_out(options, RESULTS, cells(options.part, options.data_root))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ class Pace:
     set_back: bool = False  # begin again at the LR at which half of the fall was to come
     cap: float = MAX_SLOW_GROWTH  # most that the LR grows in a step after it, a factor
     slope: float = math.inf  # most that the LR grows in a step after it, in units of the LR then
+    reach: float = 1.0  # but so much that the LR grows by this factor, at least, until `W`
+    is_forgetful: bool = False  # drop the optimizer's moments when the loss is seen to fall
 
 
 class PiecewiseSweep(Sweep):
@@ -74,6 +76,8 @@ class Paced(AutoWU):
         super()._test(step)
         if not was_fast or self._sweep.is_fast or self.switch_step is not None:
             return
+        if self._sweep.slow_lr is not None:  # it had passed the minimum
+            return
         lr = before.lr(step)
         if self._pace.set_back:
             lr = before.lr(self._step_of_half_fall(step))
@@ -82,7 +86,10 @@ class Paced(AutoWU):
         if self._pace.after == "paper":
             length = longest * math.log(self.settings.max_lr / lr) / self._span
         if self._pace.cap < math.inf:
-            length = max(length, math.log(self.settings.max_lr / lr) / math.log(self._pace.cap))
+            rate = max(math.log(self._pace.cap), math.log(self._pace.reach) / length)
+            length = max(length, math.log(self.settings.max_lr / lr) / rate)
+        if self._pace.is_forgetful:
+            self.optimizer.state.clear()
         pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
         self._sweep = PiecewiseSweep(self.settings, pieces, step)
         self._sweep.slope = self._pace.slope
@@ -163,4 +170,6 @@ VARIANTS: dict[str, Callable[[Optimizer, int, int], AutoWU]] = {
     "set back to half of the fall": paced(cap=1.07, set_back=True),
     "8x as fast, 3x a step": paced(fast=8.0, max_growth=3.0),
     "slow only while it falls": Unlatched,
+    "a factor of 3 at least after the fall": paced(reach=3.0),
+    "moments dropped at the fall": paced(is_forgetful=True),
 }

@@ -76,21 +76,34 @@ def main(
         make_cells: all of its cells, called with the folder of CIFAR-10.
         report: writes the tables of the README and the figure from the rows that are done.
     """
+    parser = command_line(description)
+    parser.add_argument(
+        "--tables", action="store_true", help="run nothing, write the tables and the figure"
+    )
+    options = parser.parse_args()
+    if not options.tables:
+        carry_out(options, results, make_cells(options.data_root))
+    report(done_rows(results))
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """With the options that `carry_out` reads, and the folder of CIFAR-10."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--processes", type=int, default=2, help="runs at once, a core each")
     add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
-    add("--tables", action="store_true", help="run nothing, write the tables and the figure")
     add("--not-run", action="store_true", help="run nothing, add a row for what is missing")
-    options = parser.parse_args()
-    cells = make_cells(options.data_root)
+    return parser
+
+
+def carry_out(options: argparse.Namespace, results: Path, cells: Sequence[Cell]) -> None:
+    """Run the cells, or with `--not-run` add the rows of those that are missing."""
     if options.not_run:
         add_not_run(results, cells)
-    elif not options.tables:
+    else:
         run_cells(results, cells, options.processes)
-    report(done_rows(results))
 
 
 def cpu_name() -> str:

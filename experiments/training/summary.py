@@ -4,10 +4,10 @@ import statistics
 from collections.abc import Sequence
 
 
-def mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
+def mean_text(values: Sequence[float], digits: int = 2) -> str:
     """`mean ± standard deviation`; the mean alone of one value, `not run` of none.
 
-    >>> mean_and_deviation([1.0, 2.0]), mean_and_deviation([1.0]), mean_and_deviation([])
+    >>> mean_text([1.0, 2.0]), mean_text([1.0]), mean_text([])
     ('1.50 ± 0.71', '1.00', 'not run')
     """
     if not values:

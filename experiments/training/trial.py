@@ -27,8 +27,9 @@ class Recipe:
 
     optimizer: str = "adamp"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    # By its name, or called with (optimizer, total_steps, steps_per_epoch) in its place.
-    schedule: str | Callable[[Optimizer, int, int], AutoWU] = "autowu"
+    # By its name, or called with (optimizer, total_steps, steps_per_epoch) in its place: what it
+    # returns has `step(loss)` and `get_last_lr()`.
+    schedule: str | Callable[[Optimizer, int, int], Any] = "autowu"
     schedule_settings: Mapping[str, Any] = field(default_factory=dict)
 
 
