@@ -1,0 +1,1 @@
+"""The tables and the pictures of the README, from results.csv and curves.csv."""
