@@ -113,8 +113,13 @@ def accuracies(rows: Iterable[Row]) -> dict[str, float]:
     return {row["seed"]: float(row["test_accuracy"]) for row in rows if row["status"] == "done"}
 
 
-def compare(ours: dict[str, float], baseline: dict[str, float]) -> Row:
-    """The differences of equal seeds, and the p of a two-sided paired t-test."""
+def compare(ours: dict[str, float], baseline: dict[str, float], decimals: int = 6) -> Row:
+    """The differences of equal seeds, and the p of a two-sided paired t-test.
+
+    Args:
+        ours, baseline: test accuracies by seed.
+        decimals: to which they are rounded.
+    """
     differences = [ours[seed] - baseline[seed] for seed in ours if seed in baseline]
     shown = dict.fromkeys(("difference", "difference_deviation", "p_value"), NOT_AVAILABLE)
     shown["pairs"] = str(len(differences))
@@ -122,9 +127,9 @@ def compare(ours: dict[str, float], baseline: dict[str, float]) -> Row:
         shown["difference"] = f"{statistics.fmean(differences):.3f}"
     if len(differences) > 1:
         shown["difference_deviation"] = f"{statistics.stdev(differences):.3f}"
-        # Where all differences are equal t has no value. The rows are rounded to 1e-6: what is left
-        # of that between equal differences would look like a tiny p.
-        if max(differences) - min(differences) > 1e-5:
+        # Where all differences are equal t has no value, and what rounding leaves between equal
+        # differences would look like a tiny p.
+        if max(differences) - min(differences) > 2.5 * 10**-decimals:
             shown["p_value"] = f"{ttest_1samp(differences, 0.0).pvalue:.4f}"
     return shown
 

@@ -91,7 +91,7 @@ def table(rows: list[Row]) -> str:
         values = {method: accuracies(rows, budget, method) for method in NAMES}
         gap, met = difference(values[DEFAULT], values[TUNED])
         gain, _ = difference(values[DEFAULT], values[FIXED])
-        p_value = compare(values[DEFAULT], values[FIXED])["p_value"]
+        p_value = compare(values[DEFAULT], values[FIXED], decimals=3)["p_value"]
         lines.append(
             [
                 f"{task}, batch {size}",

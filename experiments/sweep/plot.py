@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.budgets.run import RESULTS as BUDGETS
+from experiments.report import compare
 from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
 from experiments.sweep.variants import VARIANTS
@@ -26,33 +27,45 @@ Row = dict[str, str]
 Group = tuple[str, str, int]  # task, optimizer, total steps
 
 
-def grouped(rows: list[Row]) -> dict[Group, dict[str, list[float]]]:
-    """Test accuracies of each method; of the baseline those of the peak LR and warmup that are
-    best in the mean, chosen with hindsight."""
-    found: dict[Group, dict[tuple[str, str, str], list[float]]] = defaultdict(
-        lambda: defaultdict(list)
+def mean(values: dict[str, float]) -> float:
+    return statistics.fmean(values.values())
+
+
+def grouped(rows: list[Row]) -> dict[Group, dict[str, dict[str, float]]]:
+    """Test accuracies of each method by seed; of the baseline those of the peak LR and warmup that
+    are best in the mean, chosen with hindsight."""
+    found: dict[Group, dict[tuple[str, str, str], dict[str, float]]] = defaultdict(
+        lambda: defaultdict(dict)
     )
     for row in rows:
         group = (row["task"], row["optimizer"], int(row["total_steps"]))
         cell = (row["method"], row["lr"], row["warmup"])
-        found[group][cell].append(float(row["test_accuracy"]))
-    result: dict[Group, dict[str, list[float]]] = {}
+        found[group][cell][row["seed"]] = float(row["test_accuracy"])
+    result: dict[Group, dict[str, dict[str, float]]] = {}
     for group, cells in sorted(found.items()):
         result[group] = {name: values for (name, lr, _), values in cells.items() if not lr}
         grid = [values for (name, _, _), values in cells.items() if name == BASELINE]
         if grid:
-            result[group][BASELINE] = max(grid, key=statistics.fmean)
+            result[group][BASELINE] = max(grid, key=mean)
     return result
 
 
 def table(rows: list[Row]) -> str:
+    """A line for each method, and the paired tests of the adaptive sweep against two of them."""
     groups = grouped(rows)
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
-        [method, *(mean_text(values.get(method, [])) for values in groups.values())]
+        [method, *(mean_text(list(values.get(method, {}).values())) for values in groups.values())]
         for method in (*VARIANTS, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
+    for other, name in (("fixed", "fixed"), (BASELINE, "best of the grid")):
+        tests = [
+            compare(values.get("adaptive", {}), values.get(other, {}), decimals=3)
+            for values in groups.values()
+        ]
+        lines.append([f"adaptive - {name}", *(test["difference"] for test in tests)])
+        lines.append(["its p, paired t-test", *(test["p_value"] for test in tests)])
     return markdown_table(["accuracy %", *names], lines)
 
 
@@ -106,7 +119,7 @@ def figure(rows: list[Row]) -> Figure:
         axes = drawing.subplots()
         for method, marker, colour in (("fixed", "o", "0.55"), ("adaptive", "s", "black")):
             for place, values in enumerate(groups.values()):
-                gap = statistics.fmean(values[method]) - statistics.fmean(values[BASELINE])
+                gap = mean(values[method]) - mean(values[BASELINE])
                 label = f"{method} sweep" if place == 0 else None
                 axes.plot([place], [gap], marker, color=colour, markersize=8, label=label)
         axes.axhline(0, color="black", linewidth=0.8)
