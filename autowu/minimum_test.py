@@ -1,8 +1,8 @@
 """The minimum test: has the smoothed loss stopped falling?
 
 Section 2.1.2 of arXiv:2107.05855: eq. (4), the vote over random subsets, the patience, and the
-position of the minimum, eq. (5). All pure functions; the losses come from `loss_curve.py`, the
-posterior from `loss_gp.py`.
+position of the minimum, eq. (5); ours: the loss that neither falls nor rises. All pure functions;
+the losses come from `loss_curve.py`, the posterior from `loss_gp.py`.
 """
 
 import math
@@ -35,7 +35,8 @@ class MinimumTest:
 
     step: int  # optimizer steps done when it was made
     lr: float  # the sweep's learning rate at that step
-    probabilities: tuple[float, ...]  # (num_tests,), eq. (4); all 0 without enough losses
+    # (num_tests,), eq. (4), or that of a plateau where it is larger; all 0 without enough losses.
+    probabilities: tuple[float, ...]
     positive: bool  # the majority of the probabilities exceeds the confidence
     lr_at_minimum: float  # eq. (5)
 
@@ -66,6 +67,20 @@ def probability_of_earlier_minimum(
     variance = posterior.difference_variance + jitter
     z = (mean[-1] - mean - rise) / variance.clamp_min(1e-300).sqrt()
     return float(torch.where(variance > 0, torch.special.ndtr(z), 0.0).max())
+
+
+def probability_of_plateau(posterior: Posterior, begin: int, *, jitter: float = 0.0) -> float:
+    """`P(f(x) < f(1) + d)`: that the loss has not fallen since `x` (ours).
+
+    Args:
+        posterior, jitter: as for `probability_of_earlier_minimum`.
+        begin: index of `x` in the grid. `d` is 3 % of the range of the posterior mean.
+    """
+    mean = posterior.mean
+    fall = MARGIN * (mean.max() - mean.min())
+    variance = posterior.difference_variance[begin] + jitter
+    z = (mean[-1] - mean[begin] + fall) / variance.clamp_min(1e-300).sqrt()
+    return float(torch.special.ndtr(z))
 
 
 def probability_of_fall(posterior: Posterior, *, jitter: float = 0.0) -> float:
@@ -119,6 +134,7 @@ def weigh_evidence(
     num_fit_samples: int,
     num_posterior_samples: int,
     rng: np.random.Generator,
+    plateau_begin: float | None = None,
 ) -> Evidence:
     """Fit the GP to one random subset of the losses and condition it on `num_tests` others.
 
@@ -130,6 +146,7 @@ def weigh_evidence(
         num_fit_samples: largest subset to fit; 100 (paper).
         num_posterior_samples: largest subset to condition on; 500 (paper).
         rng: draws the subsets.
+        plateau_begin: x since which the loss has to have fallen, too; None: it need not (paper).
 
     With `fit="mle"` (all ours) losses above `spike_ceiling` count as that ceiling; a posterior
     that explains the losses hardly better than a constant has the probability 0, or one sweep of
@@ -169,6 +186,10 @@ def weigh_evidence(
                 probability = probability_of_earlier_minimum(
                     posterior, margin=margin, jitter=jitter
                 )
+                if plateau_begin is not None:
+                    begin = int(plateau_begin * (len(gp.grid) - 1))
+                    plateau = probability_of_plateau(posterior, begin, jitter=jitter)
+                    probability = max(probability, plateau)
                 position = float(gp.grid[posterior.mean.argmin()])
                 fall = probability_of_fall(posterior, jitter=jitter)
             explains = posterior.gain >= min_gain

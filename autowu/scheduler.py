@@ -100,8 +100,9 @@ class AutoWU(LRScheduler):
         growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
         sweep: "adaptive" (ours, because a short run has no steps for LRs that do not move the
             loss): 4 times as fast, but at most 2x a step, until a test sees the loss fall; then
-            evenly to `max_lr` at `W`, but at most 1.03x a step. "fixed" (paper): evenly from the
-            beginning. Linear growth is always fixed.
+            evenly to `max_lr` at `W`, but at most 1.03x a step. A test is then positive, too, when
+            the loss has not fallen while the LR grew by the last factor of 3. "fixed" (paper):
+            evenly from the beginning. Linear growth is always fixed.
         decay: a curve of `autowu.schedules.DECAYS`. To 0: "cosine", "constant_cosine" (constant,
             then a cosine at the end; both paper), "linear", "polynomial" (power 2),
             "one_minus_sqrt", "wsd_linear" and "wsd_one_minus_sqrt" (constant, then that curve at
@@ -551,6 +552,7 @@ class AutoWU(LRScheduler):
         settings, curve = self._settings, self._curve
         # After a divergence the curve ends with its last finite loss.
         window = curve.end_of_finite if diverged else len(curve)
+        plateau_begin = self._sweep.plateau_begin(self._first_step + window)
         evidence = weigh_evidence(
             curve,
             self._gp,
@@ -559,6 +561,7 @@ class AutoWU(LRScheduler):
             num_fit_samples=settings.num_fit_samples,
             num_posterior_samples=settings.num_posterior_samples,
             rng=np.random.default_rng((settings.seed, step)),
+            plateau_begin=None if plateau_begin is None else plateau_begin / window,
         )
         # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
         lrs = [self._sweep.lr(self._first_step + x * window) for x in evidence.positions]

@@ -13,6 +13,10 @@ possible warmup, unless that were more than 3 % a step. Where the fast piece pas
 before a fall is seen, the slow one begins at `s` too, from the LR at the minimum to `max_lr` at
 `W`. `s = 0` with `S = W` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same
 pure curve, so every LR is a closed form of the step, `s` and `l`.
+
+And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
+Since an adaptive sweep knows that the loss has fallen, it can ask whether it goes on doing so:
+while the LR grew by the last factor of 3, all of it in the slow piece.
 """
 
 import math
@@ -24,6 +28,7 @@ from autowu.settings import SchedulerSettings
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
 MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
 MAX_SLOW_GROWTH = 1.03  # ours: most that the LR grows in a step once the loss falls
+PLATEAU_GROWTH = 3.0  # ours: a loss that does not fall while the LR grows so much has had its fall
 
 
 class Piece(NamedTuple):
@@ -84,6 +89,16 @@ class Sweep:
         if self._curve is schedules.linear:
             return begin + length * (lr - start_lr) / (self._max_lr - start_lr)
         return begin + length * math.log(lr / start_lr) / math.log(self._max_lr / start_lr)
+
+    def plateau_begin(self, step: float) -> float | None:
+        """The step, a real number, at which the LR was 3 times smaller than after `step` steps.
+
+        None where the loss had not been seen to fall by then, or where that is not asked for.
+        """
+        if not self.fall_step:
+            return None
+        lr = self.lr(step) / PLATEAU_GROWTH
+        return self.step_of(lr) if lr >= self._pieces[-1].start_lr else None
 
     def _lr_of(self, piece: Piece, step: float) -> float:
         return self._curve(step - piece.begin, piece.length, piece.start_lr, self._max_lr)

@@ -14,6 +14,7 @@ from autowu.minimum_test import (
     MinimumTest,
     num_consecutive_positive,
     probability_of_earlier_minimum,
+    probability_of_plateau,
     weigh_evidence,
 )
 
@@ -56,6 +57,27 @@ def test_the_probability_is_that_of_eq_4() -> None:
 
 def test_the_newest_point_being_lowest_is_no_evidence() -> None:
     assert probability_of_earlier_minimum(posterior([2.0, 1.0, 0.0], [1.0, 1.0, 0.0])) < 0.5
+
+
+def test_the_probability_of_a_plateau() -> None:
+    """z = (m(1) - m(x) + 3 % of the range) / sd: (1 - 1.5 + 0.03) / 2 and (1 - 1 + 0.03) / 0.1."""
+    given = posterior([2.0, 1.5, 1.0, 1.0], [9.0, 4.0, 0.01, 0.0])
+    assert probability_of_plateau(given, 1) == pytest.approx(normal_cdf(-0.47 / 2))
+    assert probability_of_plateau(given, 2) == pytest.approx(normal_cdf(0.3))
+    assert probability_of_plateau(given, 2, jitter=0.08) == pytest.approx(normal_cdf(0.1))
+    assert probability_of_plateau(given, 3) == 1.0
+
+
+def test_a_loss_that_rests_is_evidence_where_it_is_asked_for() -> None:
+    x = np.linspace(0, 1, 300)
+    falling, resting = 2.0 - x, 2.0 - np.minimum(x, 0.5)
+    for losses, sure in ((falling, False), (resting, True)):
+        noisy = losses + 0.02 * noise(300)
+        assert max(weigh(noisy).probabilities) < 0.95
+        found = weigh(noisy, plateau_begin=0.65)
+        assert (min(found.probabilities) > 0.95) is sure
+        other = weigh(100.0 * noisy + 7.0, plateau_begin=0.65)
+        assert other.probabilities == pytest.approx(found.probabilities, abs=1e-3)
 
 
 def test_positive_tests_are_counted_from_the_newest_back() -> None:

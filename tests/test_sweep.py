@@ -15,7 +15,7 @@ from autowu.intervals import next_test_point
 from autowu.loss_curve import LossCurve
 from autowu.minimum_test import has_exploded
 from autowu.settings import PAPER
-from autowu.sweep import MAX_SLOW_GROWTH, Sweep, fast_steps, first_fall_step
+from autowu.sweep import MAX_SLOW_GROWTH, PLATEAU_GROWTH, Sweep, fast_steps, first_fall_step
 from tests.helpers import assert_same_state
 
 
@@ -184,6 +184,47 @@ def test_the_replay_of_a_run_with_an_adaptive_sweep_decides_as_the_run_did() -> 
     run_through(scheduler)
     replayed = replay(scheduler.losses, 500, 10, sweep="adaptive")
     assert (replayed.fall_step, replayed.start_lr) == (scheduler.fall_step, scheduler.start_lr)
+
+
+def resting(scheduler: AutoWU, *, scale: float = 1.0, end: float = 0.01) -> list[float]:
+    """Through the warmup, with a loss that falls from LR 1e-3 to `end`, and rests there."""
+    lrs = []
+    while scheduler.phase is Phase.WARMUP:
+        lr, step = float(scheduler.get_last_lr()[0]), scheduler.last_epoch
+        lrs.append(lr)
+        scheduler.optimizer.step()
+        scheduler.step(scale * (5.0 + loss_at(min(lr, end), step, minimum=end)))
+    return lrs
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_a_loss_that_has_come_to_rest_ends_an_adaptive_sweep(scale: float) -> None:
+    scheduler = build(1_000)
+    lrs = resting(scheduler, scale=scale)
+    assert scheduler.found_minimum and scheduler.switch_step is not None
+    assert 0.015 < lrs[-1] < 0.09  # of a sweep to 1
+    assert scheduler.start_lr is not None and 0.004 < scheduler.start_lr < 0.04
+    fixed = build(1_000, sweep="fixed")
+    assert max(resting(fixed, scale=scale)) > 0.95 and not fixed.found_minimum
+
+
+def test_a_loss_that_goes_on_falling_ends_no_sweep() -> None:
+    scheduler = build(1_000)
+    assert max(resting(scheduler, end=3.0)) > 0.9
+    assert not scheduler.found_minimum
+
+
+def test_a_plateau_is_asked_for_once_the_lr_has_grown_enough_since_the_fall() -> None:
+    settings = build(2_000).settings
+    assert Sweep(settings, None).plateau_begin(900) is None
+    assert Sweep(settings, 0).plateau_begin(900) is None
+    sweep = Sweep(settings, 100)
+    first = sweep.step_of(PLATEAU_GROWTH * sweep.lr(100))
+    assert sweep.plateau_begin(first - 1e-3) is None
+    begin = sweep.plateau_begin(first + 50.0)
+    assert begin == pytest.approx(150.0)
+    assert sweep.lr(first + 50.0) == pytest.approx(PLATEAU_GROWTH * sweep.lr(150.0))
+    assert Sweep(build(200).settings, 40).plateau_begin(90) is None  # at max_lr since step 40
 
 
 def test_linear_growth_and_the_published_procedure_are_fixed() -> None:

@@ -48,6 +48,9 @@ class PiecewiseSweep(Sweep):
         self._pieces = pieces
         self.slope = math.inf
 
+    def plateau_begin(self, step: float) -> float | None:
+        return None  # these were tried before there was such a test
+
     def lr(self, step: float) -> float:
         piece = next((p for p in reversed(self._pieces) if p.begin <= step), self._pieces[0])
         most = self._max_lr
@@ -162,6 +165,7 @@ def paced(**pace: Any) -> Callable[[Optimizer, int, int], AutoWU]:
 VARIANTS: dict[str, Callable[[Optimizer, int, int], AutoWU]] = {
     "adaptive": AutoWU,
     "fixed": partial(AutoWU, sweep="fixed"),
+    "without the test of a plateau": paced(),
     "evenly to max_lr after the fall": paced(cap=math.inf),
     "at most 5 % a step after the fall": paced(cap=1.05),
     "at most 10 % a step after the fall": paced(cap=1.1),
