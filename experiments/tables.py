@@ -9,9 +9,12 @@ from typing import Any
 
 
 def commit() -> str:
-    """The commit of the code, `-dirty` when files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    """The commit of the code, `-dirty` when files differ from it that are no results."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    results = [f":(exclude,top)**/*.{suffix}" for suffix in ("csv", "md", "png")]
+    command = ["git", "diff-index", "--quiet", "HEAD", "--", ":(top)", *results]
+    return head if subprocess.run(command).returncode == 0 else f"{head}-dirty"
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
