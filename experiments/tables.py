@@ -12,8 +12,8 @@ def commit() -> str:
     """The commit of the code, `-dirty` when files differ from it that are no results."""
     command = ["git", "rev-parse", "--short", "HEAD"]
     head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    results = [f":(exclude,top)**/*.{suffix}" for suffix in ("csv", "md", "png")]
-    command = ["git", "diff-index", "--quiet", "HEAD", "--", ":(top)", *results]
+    results = [f":(exclude,top)*.{suffix}" for suffix in ("csv", "md", "png")]
+    command = ["git", "diff", "--quiet", "HEAD", "--", ":(top)", *results]
     return head if subprocess.run(command).returncode == 0 else f"{head}-dirty"
 
 
