@@ -112,7 +112,8 @@ class AutoWU(LRScheduler):
         cooldown_fraction: length of the fall in `total_steps`, of "constant_cosine" and the two
             "wsd"; 0.2 (paper). Anything else with a decay that has no cooldown is an error.
         patience: positive tests in a row that end the warmup; 3 (paper).
-        confidence: what the probability of an earlier minimum must exceed; 0.95 (paper).
+        confidence: what the probability that the loss has stopped falling must exceed; 0.95
+            (paper).
         num_tests: random subsets of the losses that vote in one test; 5 (paper).
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
             grows by at most 1.2x between tests, and at epoch ends; "epoch" (paper); or steps.

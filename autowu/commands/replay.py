@@ -118,7 +118,7 @@ def _test_lines(scheduler: "AutoWU") -> list[str]:
     per_epoch = scheduler.settings.steps_per_epoch
     width = max(18, 6 * scheduler.settings.num_tests - 1)
     lines = [
-        f"{'step':>9}  {'epoch':>7}  {'LR':>9}  {'P(earlier minimum)':<{width}}  "
+        f"{'step':>9}  {'epoch':>7}  {'LR':>9}  {'P(fall is over)':<{width}}  "
         f"{'positive':<8}  LR at minimum"
     ]
     for test in scheduler.tests:
