@@ -16,8 +16,8 @@ from experiments.loss_scale.run import cells as scale_cells
 from experiments.optimizers import run as optimizers
 from experiments.optimizers.run import OptimizerCell
 from experiments.optimizers.run import cells as optimizer_cells
+from experiments.sweep.run import PARTS, simulated_cells
 from experiments.sweep.run import cells as sweep_cells
-from experiments.sweep.run import simulated_cells
 from experiments.sweep.simulation import final_loss
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import append_row, done_rows, read_rows, write_rows
@@ -72,7 +72,7 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
         scale_cells(NOWHERE),
         optimizer_cells(NOWHERE),
         divergence_cells(NOWHERE),
-        [cell for part in ("digits", "cifar10", "cnn") for cell in sweep_cells(part, NOWHERE)],
+        [cell for part in PARTS for cell in sweep_cells(part, NOWHERE)],
         simulated_cells(),
     ],
     ids=["budgets", "loss_scale", "optimizers", "divergence", "sweep", "simulated"],

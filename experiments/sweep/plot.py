@@ -16,7 +16,7 @@ from autowu.plotting import STYLE
 from experiments.budgets.run import RESULTS as BUDGETS
 from experiments.report import compare
 from experiments.sweep.paths import PATHS, PLANS, TUNED
-from experiments.sweep.run import RESULTS, SIMULATED, SIMULATED_STEPS
+from experiments.sweep.run import BOUNDED, RESULTS, SIMULATED, SIMULATED_STEPS
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import done_rows, markdown_table, put_between_marks
 from experiments.training.summary import mean_text
@@ -56,7 +56,7 @@ def table(rows: list[Row]) -> str:
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
         [method, *(mean_text(list(values.get(method, {}).values())) for values in groups.values())]
-        for method in (*VARIANTS, BASELINE)
+        for method in (*VARIANTS, BOUNDED, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
     for other, name in (("fixed", "fixed"), (BASELINE, "best of the grid")):

@@ -3,6 +3,7 @@
     python -m experiments.sweep.run --part digits      55, 121, 495 and 4,972 steps, 3 optimizers
     python -m experiments.sweep.run --part cifar10     residual network, 108 steps
     python -m experiments.sweep.run --part cnn         the cell: small CNN, 120 steps
+    python -m experiments.sweep.run --part vit         vision transformer on digits, 660, 880 steps
     python -m experiments.sweep.run --part simulated   a noisy quadratic, seconds a run
 
 A row for each run in results.csv (simulated.csv); those that are there are not made again.
@@ -10,14 +11,17 @@ A row for each run in results.csv (simulated.csv); those that are there are not 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autowu import AutoWU
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
 from experiments.training.methods import warmup_cosine
 from experiments.training.trial import Recipe, train
 
+PARTS = ("digits", "cifar10", "cnn", "vit")
 RESULTS = Path(__file__).parent / "results.csv"
 SIMULATED = Path(__file__).parent / "simulated.csv"
 OPTIMIZERS = ("adamp", "momentum", "lamb")
@@ -25,9 +29,12 @@ PEAK_LRS = {
     "adamp": (0.003, 0.01, 0.03),
     "lamb": (0.003, 0.01, 0.03),
     "momentum": (0.1, 0.3, 1.0),
+    "adamw": (0.001, 0.003, 0.01),  # of the vision transformer
 }
 WARMUPS = (0.1, 0.3)
 KEPT = ("adaptive", "fixed")
+BOUNDED = "adaptive, max_lr 0.01"
+MORE = {BOUNDED: partial(AutoWU, max_lr=0.01)}
 SIMULATED_STEPS = (60, 120, 500, 5_000)
 Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
 
@@ -62,6 +69,7 @@ class SweepCell:
 
         task = {
             "digits": tasks.digits,
+            "digits_vit": tasks.digits_vit,
             "cifar10": lambda: tasks.cifar10(self.data_root),
             "cifar10_cnn": lambda: tasks.cifar10_cnn(self.data_root),
         }[self.task]()
@@ -69,7 +77,7 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            recipe = Recipe(self.optimizer, schedule=VARIANTS[method])
+            recipe = Recipe(self.optimizer, schedule=(VARIANTS | MORE)[method])
         outcome = train(
             task, recipe, batch_size=self.batch_size, epochs=self.epochs, seed=self.seed
         )
@@ -141,6 +149,15 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             for seed in range(5)
             for method in [*((name, None, None) for name in KEPT), *grid]
         ]
+    if part == "vit":
+        names = (*KEPT, "without the test of a plateau", BOUNDED)
+        grid = [("warmup_cosine", lr, 0.1) for lr in PEAK_LRS["adamw"]]
+        return [
+            SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
+            for seed in range(3)
+            for size, epochs in ((128, 60), (32, 20))
+            for method in [*((name, None, None) for name in names), *grid]
+        ]
     short = [
         SweepCell("digits", optimizer, 128, epochs, method, seed, root)
         for epochs in (5, 11, 45)
@@ -158,7 +175,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
 
 def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--part", choices=("digits", "cifar10", "cnn", "simulated"), required=True)
+    parser.add_argument("--part", choices=(*PARTS, "simulated"), required=True)
     options = parser.parse_args()
     if options.part == "simulated":
         carry_out(options, SIMULATED, simulated_cells())

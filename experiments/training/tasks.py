@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -82,6 +82,26 @@ def digits() -> Task:
     data = load_digits()
     train, test = ((split.pixels, split.labels) for split in (data.train, data.test))
     return _task("digits", train, test, "none", lambda: SmallCNN(1, 10))  # type: ignore[arg-type]
+
+
+@cache
+def digits_vit() -> Task:
+    """As `digits`, with a vision transformer: 16 patches, 4 blocks of width 48, 3 heads."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    def network() -> nn.Module:
+        return VisionTransformer(
+            img_size=8,
+            patch_size=2,
+            in_chans=1,
+            num_classes=10,
+            embed_dim=48,
+            depth=4,
+            num_heads=3,
+            mlp_ratio=2,
+        )
+
+    return replace(digits(), name="digits_vit", network=network)
 
 
 @cache
