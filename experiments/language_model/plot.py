@@ -178,6 +178,9 @@ def main() -> None:
     draw(rows, curves, FOLDER / "results.png")
     put_between_marks(FOLDER / "README.md", "losses", losses_table(rows))
     put_between_marks(FOLDER / "README.md", "found", found_table(rows))
+    held_out = read_rows(FOLDER / "held_out_results.csv")
+    put_between_marks(FOLDER / "README.md", "held out", losses_table(held_out))
+    put_between_marks(FOLDER / "README.md", "found there", found_table(held_out))
 
 
 if __name__ == "__main__":
