@@ -25,6 +25,7 @@ from autowu.loss_gp import (
 )
 
 MARGIN = 0.03  # ours, of the range of the smoothed loss: a smaller rise is no minimum
+SURE = 0.95  # ours, a probability: a loss that is so sure to have fallen does not rest
 MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
 MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
 
@@ -70,17 +71,20 @@ def probability_of_earlier_minimum(
 
 
 def probability_of_plateau(posterior: Posterior, begin: int, *, jitter: float = 0.0) -> float:
-    """`P(f(x) < f(1) + d)`: that the loss has not fallen since `x` (ours).
+    """`P(f(x) < f(1) + d)`: that the loss has not fallen by `d` since `x` (ours).
+
+    0 where it has surely fallen, if by less than `d`: after a great fall a small one counts too.
 
     Args:
         posterior, jitter: as for `probability_of_earlier_minimum`.
         begin: index of `x` in the grid. `d` is 3 % of the range of the posterior mean.
     """
     mean = posterior.mean
-    fall = MARGIN * (mean.max() - mean.min())
-    variance = posterior.difference_variance[begin] + jitter
-    z = (mean[-1] - mean[begin] + fall) / variance.clamp_min(1e-300).sqrt()
-    return float(torch.special.ndtr(z))
+    deviation = (posterior.difference_variance[begin] + jitter).clamp_min(1e-300).sqrt()
+    rise = mean[-1] - mean[begin]
+    if float(torch.special.ndtr(-rise / deviation)) > SURE:
+        return 0.0
+    return float(torch.special.ndtr((rise + MARGIN * (mean.max() - mean.min())) / deviation))
 
 
 def probability_of_fall(posterior: Posterior, *, jitter: float = 0.0) -> float:

@@ -88,7 +88,7 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
 
 def draw_tests(axes: Axes, tests: Sequence[MinimumTest], confidence: float) -> None:
     """The probabilities of each test: filled markers for positive tests, hollow for negative."""
-    axes.set_ylabel("P(earlier\nminimum)")
+    axes.set_ylabel("P(fall\nis over)")
     axes.set_ylim(-0.06, 1.06)
     axes.set_yticks([0.0, 0.5, 1.0])
     axes.axhline(
@@ -169,7 +169,7 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
         markeredgecolor=STRONG,
         zorder=3,
     )
-    reason = "" if scheduler.found_minimum else "no minimum is certain, "
+    reason = "" if scheduler.found_minimum else "no minimum is certain by the cap, "
     if scheduler.diverged:
         reason = "the run diverged, "
     reached = scheduler.tests[-1].lr if scheduler.tests else scheduler.start_lr

@@ -101,7 +101,7 @@ class AutoWU(LRScheduler):
         sweep: "adaptive" (ours, because a short run has no steps for LRs that do not move the
             loss): 4 times as fast, but at most 2x a step, until a test sees the loss fall; then
             evenly to `max_lr` at `W`, but at most 1.03x a step. A test is then positive, too, when
-            the loss has not fallen while the LR grew by the last factor of 3. "fixed" (paper):
+            the loss rests: falls by less than 3 % while the LR grows threefold. "fixed" (paper):
             evenly from the beginning. Linear growth is always fixed.
         decay: a curve of `autowu.schedules.DECAYS`. To 0: "cosine", "constant_cosine" (constant,
             then a cosine at the end; both paper), "linear", "polynomial" (power 2),
@@ -258,10 +258,10 @@ class AutoWU(LRScheduler):
 
     @property
     def found_minimum(self) -> bool:
-        """Whether `patience` tests in a row were positive.
+        """Whether `patience` tests in a row found that the loss has stopped falling.
 
-        False after a warmup that went on to `W`, its cap: the decay starts from the minimum seen
-        until then, and the losses do not tell whether a larger LR would have been better.
+        False as long as they have not, and for good after a warmup that ended at `W`, its cap, or
+        by a divergence: its losses do not tell whether a larger LR would have been better.
         """
         return num_consecutive_positive(self._tests) >= self._settings.patience
 
@@ -553,7 +553,7 @@ class AutoWU(LRScheduler):
         settings, curve = self._settings, self._curve
         # After a divergence the curve ends with its last finite loss.
         window = curve.end_of_finite if diverged else len(curve)
-        plateau_begin = self._sweep.plateau_begin(self._first_step + window)
+        plateau_begin = self._sweep.plateau_begin(window)  # its first step is 0
         evidence = weigh_evidence(
             curve,
             self._gp,

@@ -15,8 +15,8 @@ before a fall is seen, the slow one begins at `s` too, from the LR at the minimu
 pure curve, so every LR is a closed form of the step, `s` and `l`.
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
-Since an adaptive sweep knows that the loss has fallen, it can ask whether it goes on doing so:
-while the LR grew by the last factor of 3, all of it in the slow piece.
+Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
+last factor of 3, all of it in the slow piece.
 """
 
 import math
@@ -95,7 +95,7 @@ class Sweep:
 
         None where the loss had not been seen to fall by then, or where that is not asked for.
         """
-        if not self.fall_step:
+        if not self.fall_step or step < self.fall_step:  # a divergence hides the newest losses
             return None
         lr = self.lr(step) / PLATEAU_GROWTH
         return self.step_of(lr) if lr >= self._pieces[-1].start_lr else None

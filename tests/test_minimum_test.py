@@ -68,6 +68,12 @@ def test_the_probability_of_a_plateau() -> None:
     assert probability_of_plateau(given, 3) == 1.0
 
 
+def test_a_small_fall_that_is_sure_is_no_plateau() -> None:
+    for deviation, expected in ((0.02, normal_cdf(0.5)), (0.01, 0.0)):
+        given = posterior([2.0, 1.02, 1.0], [1.0, deviation**2, 0.0])
+        assert probability_of_plateau(given, 1) == pytest.approx(expected)
+
+
 def test_a_loss_that_rests_is_evidence_where_it_is_asked_for() -> None:
     x = np.linspace(0, 1, 300)
     falling, resting = 2.0 - x, 2.0 - np.minimum(x, 0.5)

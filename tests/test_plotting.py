@@ -89,7 +89,7 @@ def test_the_three_panels_show_the_losses_the_tests_and_the_lr(
     losses, tests, lr = figure.axes
     assert figure.get_suptitle() == "a title"
     assert losses.get_ylabel() == "training loss"
-    assert tests.get_ylabel() == "P(earlier\nminimum)"
+    assert tests.get_ylabel() == "P(fall\nis over)"
     assert lr.get_ylabel() == "learning rate"
     assert lr.get_xlabel() == "optimizer step"
     shown = [line(losses, label) for label in ("loss of a step", "above the panel")
@@ -163,7 +163,7 @@ def test_a_run_without_tests_is_drawn(tmp_path: Path, figures: list[Figure]) -> 
     assert labels(figure.axes[1])[0] == "confidence 0.95"
     assert not any("test" in label for label in labels(figure.axes[1]))
     assert len(marks(figure)) == 2
-    assert marks(figure)[0].startswith("no minimum is certain, warmup ends at step 40")
+    assert marks(figure)[0].startswith("no minimum is certain by the cap, warmup ends at step 40")
 
 
 @pytest.mark.filterwarnings("ignore:the last")

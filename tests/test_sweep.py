@@ -214,6 +214,62 @@ def test_a_loss_that_goes_on_falling_ends_no_sweep() -> None:
     assert not scheduler.found_minimum
 
 
+def test_a_small_fall_after_a_great_one_ends_no_sweep() -> None:
+    """As of a language model: at once to the frequencies of the tokens, then on and on."""
+    scheduler = build(2_000)
+    lrs = []
+    while scheduler.phase is Phase.WARMUP:
+        lr, step = float(scheduler.get_last_lr()[0]), scheduler.last_epoch
+        lrs.append(lr)
+        great = 3.0 * min(max(math.log10(1e-4 / lr), 0.0), 1.0)
+        small = 0.15 * min(max(math.log10(0.03 / lr), 0.0), 2.5)
+        scheduler.optimizer.step()
+        scheduler.step(2.0 + great + small + 0.03 * math.sin(12.9898 * step * step))
+    assert max(lrs) > 0.03
+
+
+def test_a_divergence_after_a_set_back_is_one_and_no_error() -> None:
+    """Its finite losses end before the slow piece begins."""
+    scheduler = build(2_000)
+    count = 0
+    with pytest.warns(UserWarning, match="the run has diverged"):
+        while scheduler.phase is Phase.WARMUP:
+            lr, step = float(scheduler.get_last_lr()[0]), scheduler.last_epoch
+            loss = 2.3 + 0.03 * math.sin(12.9898 * step * step)
+            count += lr > 0.1 or count > 0
+            if count:
+                loss = 1e6 if count <= 2 else math.inf
+            scheduler.optimizer.step()
+            scheduler.step(loss)
+    assert scheduler.diverged
+    assert scheduler.start_lr is not None and scheduler.start_lr <= 0.11
+
+
+@given(
+    fall=st.integers(1, 999),
+    set_back=st.floats(1e-5, 1.0) | st.none(),
+    step=st.integers(0, 1_000),
+)
+def test_a_plateau_lies_in_the_slow_piece(fall: int, set_back: float | None, step: int) -> None:
+    sweep = Sweep(build(2_000).settings, fall, set_back)
+    begin = sweep.plateau_begin(step)
+    assert begin is None or fall <= begin + 1e-6 < step
+
+
+@pytest.mark.parametrize("stop", [60, 150])
+def test_a_run_that_ends_by_a_plateau_is_resumed_alike(stop: int) -> None:
+    whole, first, second = build(1_000), build(1_000), build(1_000)
+    resting(whole)
+    while first.last_epoch < stop:
+        lr, step = float(first.get_last_lr()[0]), first.last_epoch
+        first.optimizer.step()
+        first.step(5.0 + loss_at(min(lr, 0.01), step, minimum=0.01))
+    second.load_state_dict(first.state_dict())
+    resting(second)
+    assert_same_state(whole.state_dict(), second.state_dict())
+    assert whole.switch_step is not None and whole.switch_step > stop
+
+
 def test_a_plateau_is_asked_for_once_the_lr_has_grown_enough_since_the_fall() -> None:
     settings = build(2_000).settings
     assert Sweep(settings, None).plateau_begin(900) is None

@@ -91,9 +91,9 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             f"warmup ended at epoch {epoch:.1f} of {summary['epochs']} (step {switch_step} of"
             f" {num_steps})"
         )
-    if not summary.get("found_minimum", True) and not summary["diverged"]:
-        warmup += ", its cap: no minimum was certain by then"
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
+    if not summary.get("found_minimum", True) and not summary["diverged"]:
+        found = "no minimum was certain by the cap of the warmup: decay from LR"
     average = ""
     if summary.get("ema_test_accuracy") is not None:
         average = f", of the averaged weights {summary['ema_test_accuracy']:.2f} %"

@@ -52,6 +52,8 @@ def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
 
 def add_not_run(path: Path, cells: Sequence[Cell]) -> None:
     """A row `not run` for every cell without a row."""
+    if not cells:
+        return
     rows = read_rows(path)
     assert rows, f"{path}: has no row, whose columns these take"
     keys = list(cells[0].key())
@@ -81,6 +83,8 @@ def main(
         "--tables", action="store_true", help="run nothing, write the tables and the figure"
     )
     options = parser.parse_args()
+    if options.tables and options.not_run:
+        parser.error("--tables and --not-run: give one of them")
     if not options.tables:
         carry_out(options, results, make_cells(options.data_root))
     report(done_rows(results))
