@@ -100,8 +100,10 @@ def draw_curves(
                     line = [(float(p["epoch"]), float(p[panel])) for p in chosen if p[panel]]
                     if line:
                         axes.plot(*zip(*line, strict=True), label=name, **_look(index, len(names)))
-                if panel == "lr":
+                if panel == "lr":  # its fall to 0 leaves the panel at the bottom
                     axes.set_yscale("log")
+                    top = axes.get_ylim()[1]
+                    axes.set_ylim(max(axes.get_ylim()[0], 1e-4 * top), top)
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             axes.set_ylabel(PANELS[panel])
         shared_legend(figure, grid.flat, len(titles), lines.replace("_", " "))
