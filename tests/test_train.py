@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -167,6 +168,37 @@ def test_a_finished_run_shows_its_result_and_is_left_alone(
     assert ("AutoWU found LR" in output) is found
     assert str(finished / "schedule.png") in output
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("schedule", "found", "diverged", "restored", "expected"),
+    [
+        ("autowu", True, False, None, "AutoWU found LR 0.02, warmup ended at epoch 4.0 of 10"),
+        ("autowu", False, False, None, "no minimum was certain by the cap of the warmup: decay"),
+        ("autowu", False, True, None, "the sweep diverged: its last losses were not finite"),
+        ("autowu", False, True, 30, "the sweep diverged; went on from the weights of step 30"),
+        ("warmup_cosine", None, False, None, "peak LR 0.02, warmup ended at epoch 4.0 of 10"),
+    ],
+)
+def test_the_closing_lines_say_how_the_warmup_ended(
+    schedule: str, found: bool | None, diverged: bool, restored: int | None, expected: str
+) -> None:
+    summary = {
+        "schedule": schedule,
+        "switch_step": 40,
+        "total_steps": 100,
+        "steps_per_epoch": 10,
+        "epochs": 10,
+        "start_lr": 0.02,
+        "diverged": diverged,
+        "restored_step": restored,
+        "skipped_steps": 0,
+        "test_accuracy": 98.0,
+        "best_test_accuracy": 98.5,
+    } | ({} if found is None else {"found_minimum": found})
+    lines = closing_lines(summary, Path("schedule.png")).splitlines()
+    assert any(line.startswith(expected) for line in lines)
+    assert len(lines) == 3 + diverged
 
 
 def test_changed_settings_are_refused_and_nothing_is_touched(

@@ -102,6 +102,8 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
         lines.append(
             f"the sweep diverged; went on from the weights of step {summary['restored_step']}"
         )
+    elif summary["diverged"]:
+        lines.append("the sweep diverged: its last losses were not finite")
     if summary["skipped_steps"]:
         lines.append(f"{summary['skipped_steps']} steps skipped: the gradient overflowed in fp16")
     return "\n".join(
