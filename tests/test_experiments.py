@@ -197,7 +197,7 @@ def test_the_table_of_the_optimizers_names_the_best_peak() -> None:
     assert groups_of(rows)["lion"]["warmup-cosine, best of its grid"] == [98.0, 98.0]
 
 
-def test_mean_and_deviation_of_rows(tmp_path: Path) -> None:
+def test_mean_text_of_rows(tmp_path: Path) -> None:
     append_row(tmp_path / "rows.csv", {"a": 1.0})
     append_row(tmp_path / "rows.csv", {"a": 3.0})
     values = [float(row["a"]) for row in read_rows(tmp_path / "rows.csv")]

@@ -76,27 +76,20 @@ def cells(data_root: Path) -> list[SmallCell]:
 
     found = []
     for seed in SEEDS:
-        found += [cell("adamp", ADAPTIVE, size, seed) for size in BATCH_SIZES]
-        found += [cell("adamp", FIXED, size, seed) for size in BATCH_SIZES]
         found += [
             cell("adamp", schedule, size, seed)
             for schedule in SCHEDULES
             for size in (GROWTH_BATCH_SIZES if "linear" in schedule else BATCH_SIZES)
-            if schedule not in (ADAPTIVE, FIXED)
         ]
         found += [cell("lamb", ADAPTIVE, size, seed) for size in BATCH_SIZES]
     return found
 
 
-def report(rows: list[dict[str, str]]) -> None:
+def main() -> None:
     from experiments.small_figures.plot import write
 
-    write(rows)
-
-
-def main() -> None:
     assert __doc__ is not None
-    cells_main(__doc__, FOLDER / "results.csv", cells, report)
+    cells_main(__doc__, FOLDER / "results.csv", cells, write)
 
 
 if __name__ == "__main__":

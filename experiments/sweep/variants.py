@@ -80,8 +80,8 @@ class Paced(AutoWU):
         if not was_fast or self._sweep.is_fast or self.switch_step is not None:
             return
         if self._sweep.slow_lr is not None:  # it had passed the minimum
-            slow = Piece(step, self.warmup_steps - step, self._sweep.slow_lr)
-            self._sweep = PiecewiseSweep(self.settings, [*before._pieces, slow], step)
+            pieces = [*before._pieces, self._sweep._pieces[-1]]
+            self._sweep = PiecewiseSweep(self.settings, pieces, step)
             return
         lr = before.lr(step)
         if self._pace.set_back:
