@@ -57,6 +57,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
                 ranks=ranks,
                 seed=settings.seed,
                 accumulate=settings.accumulate,
+                epochs=settings.epochs,
                 channels_last=settings.channels_last,
             )
             network = models.build_model(

@@ -20,6 +20,8 @@
 # BUDGET_BATCH_SIZES ("16384 8192 1024")
 # MAX_BATCH_PER_GPU  (8192: half of the largest batch; an estimate for 40 GB and more)
 # COMPILE            true or false: torch.compile (true)
+# DETERMINISTIC      true or false: the same bits every time, slower (false)
+# CHECKPOINT_EVERY   as the trainer's checkpoint_every (20 epochs)
 # OVERRIDES          more key=value words for every cell (none)
 # OUTPUT_DIR         folder of the runs (runs/gpu_table1)
 # REPORT             folder of results.csv (experiments/table1)
@@ -44,7 +46,9 @@ REPORT=${REPORT:-experiments/table1}
 THROUGHPUT=${THROUGHPUT:-cuda}
 CONFIGS=${CONFIGS:-"${stem}_baseline.yaml ${stem}_autowu_constant_cosine.yaml ${stem}_autowu.yaml"}
 BUDGET_CONFIGS=${BUDGET_CONFIGS:-"$CONFIGS ${stem}_autowu_published.yaml"}
+# Epochs take a second or two: saving after each of them would take longer than the training.
 OVERRIDES="data.name=parquet data.root=$(printf %q "$DATA_ROOT") compile=${COMPILE:-true}\
+ deterministic=${DETERMINISTIC:-false} checkpoint_every='${CHECKPOINT_EVERY:-20 epochs}'\
 ${OVERRIDES:+ $OVERRIDES}"
 NPROC=${NPROC:-1}
 export MAX_BATCH_PER_GPU=${MAX_BATCH_PER_GPU:-8192} NPROC

@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,8 +59,11 @@ class ImageData:
     num_workers: int
     channels_last: bool = False
     mix: Callable[[Tensor, Tensor], Batch] | None = None  # timm's Mixup and CutMix
+    epochs: int | None = None  # of the run, after which there is nothing to load ahead
     wait_seconds: float = 0.0  # spent waiting for data since the start
     _loader: Any = field(default=None, repr=False)
+    _stream: Iterator[tuple[Tensor, Tensor]] = field(default=iter(()), repr=False)
+    _stream_at: tuple[int, int] | None = None  # epoch and step that come out of it next
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,31 +83,58 @@ class ImageData:
         """The rank's micro-batches of each step of an epoch, from step `first_step` of it on.
 
         Every epoch drops the images that its last, short batch would have held; the next epoch
-        is shuffled anew, so no image is left out for good.
+        is shuffled anew, so no image is left out for good. Loader processes go on with the epoch
+        after this one while the caller evaluates.
         """
+        if self._stream_at != (epoch, first_step):
+            self._stream = self._load_from(epoch, first_step)
+        for step in range(first_step, self.steps_per_epoch):
+            self._stream_at = None  # in case that loading fails
+            started = time.perf_counter()
+            raw = [next(self._stream) for _ in range(self.accumulate)]
+            self.wait_seconds += time.perf_counter() - started
+            if step + 1 < self.steps_per_epoch:
+                self._stream_at = (epoch, step + 1)
+            elif self.epochs is None or epoch + 1 < self.epochs:
+                self._stream_at = (epoch + 1, 0)
+            yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
+
+    def first_batches(self, epoch: int, num_steps: int) -> Iterator[list[Batch]]:
+        """The first steps of an epoch, beside and without disturbing `train_batches`."""
+        requests = islice(self._requests(epoch, 0), num_steps * self.accumulate)
+        loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=False)
+        loaded = loader(requests)
+        for step in range(min(num_steps, self.steps_per_epoch)):
+            raw = [next(loaded) for _ in range(self.accumulate)]
+            yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
+
+    def _load_from(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Micro-batches of this rank, from a step of an epoch to the end of the run."""
+        if self._loader is None:
+            self._loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=True)
+        later = count(epoch + 1) if self.epochs is None else range(epoch + 1, self.epochs)
+        ahead = chain.from_iterable(self._requests(each, 0) for each in later)
+        return self._loader(chain(self._requests(epoch, first_step), ahead))
+
+    def _requests(self, epoch: int, first_step: int) -> Iterator[Request]:
+        """One for each micro-batch of this rank in an epoch, from a step of it on."""
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
         indices = torch.from_numpy(order)
         size = self.micro_batch_size
-        requests = []
         for step in range(first_step, self.steps_per_epoch):
             start = step * self.batch_size + self.ranks.rank * size * self.accumulate
             part = indices[start : start + size * self.accumulate]
-            requests += [Request(epoch, micro_batch) for micro_batch in part.split(size)]
-        if self._loader is None:
-            self._loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=True)
-        loaded = self._loader(requests)
-        for step in range(first_step, self.steps_per_epoch):
-            started = time.perf_counter()
-            raw = [next(loaded) for _ in range(self.accumulate)]
-            self.wait_seconds += time.perf_counter() - started
-            yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
+            for micro_batch in part.split(size):
+                yield Request(epoch, micro_batch)
 
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images, each once over all ranks."""
         share = torch.arange(len(self.test))[self.ranks.rank :: self.ranks.world_size]
         sizes = max(EVALUATION_BATCH, self.micro_batch_size)
         requests = [Request(0, part) for part in share.split(sizes)] if len(share) else []
-        loader = Loader(self.test, self.num_workers, self.ranks.device, persistent=False)
+        # Decoded ones are there sooner than a process that would fetch them.
+        num_workers = 0 if isinstance(self.test, MemoryImages) else self.num_workers
+        loader = Loader(self.test, num_workers, self.ranks.device, persistent=False)
         for images, labels in loader(requests):
             yield self._to_device(images, labels)
 
@@ -139,7 +170,7 @@ class Loader:
         self, images: Images, num_workers: int, device: torch.device, persistent: bool
     ) -> None:
         self.images = _Answers(images)
-        self.requests: list[Request] = []  # the sampler; filled before each pass
+        self.requests = _Requests()
         self.workers: DataLoader[Any] | None = None
         if num_workers:
             self.workers = DataLoader(
@@ -154,9 +185,12 @@ class Loader:
                 generator=torch.Generator(),  # or each pass would draw from the global one
             )
 
-    def __call__(self, requests: list[Request]) -> Iterator[tuple[Tensor, Tensor]]:
-        self.requests[:] = requests
-        answers = iter(self.workers) if self.workers else map(self.images.__getitem__, requests)
+    def __call__(self, requests: Iterable[Request]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The answers; a new call ends the one before it."""
+        self.requests.waiting = iter(requests)
+        answers: Iterator[Any] = map(self.images.__getitem__, self.requests)
+        if self.workers is not None:
+            answers = iter(self.workers)
         try:
             for answer in answers:
                 if isinstance(answer, DataError):
@@ -168,6 +202,15 @@ class Loader:
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(f"a loader process died (out of memory?): {error}") from None
+
+
+class _Requests:
+    """The sampler of a DataLoader, which iterates over it anew in each pass."""
+
+    waiting: Iterator[Request] = iter(())
+
+    def __iter__(self) -> Iterator[Request]:
+        return self.waiting
 
 
 class _Answers(Dataset[Any]):
@@ -210,6 +253,7 @@ def load_data(
     ranks: Ranks,
     seed: int = 0,
     accumulate: int = 1,
+    epochs: int | None = None,
     num_workers: int | None = None,
     augment: str = "none",
     mixup: float = 0.0,
@@ -225,6 +269,7 @@ def load_data(
         ranks: those that share each batch.
         seed: of order and augmentation.
         accumulate: micro-batches of a rank's share of a batch.
+        epochs: of the run; loader processes work ahead until then (None: for ever).
         channels_last: the memory format of the images.
 
     Raises:
@@ -257,6 +302,7 @@ def load_data(
         ranks=ranks,
         num_workers=default_num_workers(ranks, in_memory) if num_workers is None else num_workers,
         channels_last=channels_last,
+        epochs=epochs,
         mix=_mixer(mixup, cutmix, data_set.num_classes) if mixup or cutmix else None,
     )
 

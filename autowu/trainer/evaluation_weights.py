@@ -7,7 +7,6 @@ to `y` then, and are measured anew at `x`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +59,6 @@ def weights_to_evaluate(
 
 
 def _inputs(images: ImageData, epoch: int) -> Iterator[Tensor]:
-    for micro_batches in islice(images.train_batches(epoch, 0), STATISTICS_STEPS):
+    for micro_batches in images.first_batches(epoch, STATISTICS_STEPS):
         for inputs, _ in micro_batches:
             yield inputs

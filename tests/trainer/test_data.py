@@ -1,5 +1,6 @@
 """Batches: which images a step sees, whoever asks for them, and what may be wrong with the data."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,47 @@ def test_loader_processes_change_nothing(augment: str, folder: Path) -> None:
             assert torch.equal(expected[1], got[1])
     assert not torch.equal(step_of(inline, 0)[0], next(iter(epoch_of(inline, 0)))[0][0])
     assert torch.equal(torch.get_rng_state(), states)  # the global random state is left alone
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("epochs", [None, 2])
+def test_loading_ahead_changes_nothing(num_workers: int, epochs: int | None) -> None:
+    options = {"num_images": 40, "num_classes": 2, "image_size": 8, "augment": "crop_flip"}
+    inline = load_data("synthetic", 12, ranks=Ranks(), accumulate=2, num_workers=0, **options)
+    ahead = load_data(
+        "synthetic",
+        12,
+        ranks=Ranks(),
+        accumulate=2,
+        num_workers=num_workers,
+        epochs=epochs,
+        **options,
+    )
+
+    def check(epoch: int, first_step: int, num_steps: int) -> None:
+        expected = epoch_of(inline, epoch, first_step)[:num_steps]
+        got = list(islice(ahead.train_batches(epoch, first_step), num_steps))
+        assert len(got) == len(expected) == num_steps
+        for step, expected_step in zip(got, expected, strict=True):
+            for (images, labels), (expected_images, expected_labels) in zip(
+                step, expected_step, strict=True
+            ):
+                assert torch.equal(images, expected_images)
+                assert torch.equal(labels, expected_labels)
+
+    check(0, 0, 3)  # a whole epoch
+    check(1, 0, 2)  # left in its middle
+    beside = list(ahead.first_batches(0, 2))
+    assert torch.equal(beside[1][0][0], epoch_of(inline, 0)[1][0][0])
+    check(1, 2, 1)  # gone on with, up to the last epoch of the run
+    check(2, 0, 3)  # one more, as a range test may take
+    check(3, 0, 3)
+    check(0, 1, 2)  # from the beginning
+
+
+def test_only_the_run_is_loaded_ahead() -> None:
+    data = load_data("digits", 400, ranks=Ranks(), num_workers=0, epochs=2)
+    assert len(list(data._load_from(0, 1))) == 2 + 3
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 7])
