@@ -37,7 +37,8 @@ def no_waiting() -> Iterator[None]:
 
 def scheduler_on(device: str, **settings: Any) -> AutoWU:
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(3, device=device))])
-    return AutoWU(optimizer, NUM_STEPS, test_interval=TEST_INTERVAL, **settings)
+    settings = {"sweep": "fixed", "test_interval": TEST_INTERVAL} | settings
+    return AutoWU(optimizer, NUM_STEPS, **settings)
 
 
 def losses_of_a_sweep() -> Tensor:
@@ -60,7 +61,7 @@ def test_a_step_without_a_test_never_waits(dtype: torch.dtype) -> None:
             scheduler.observe(loss, weight)
             scheduler.step()
     assert scheduler.phase is Phase.DECAY
-    assert scheduler.tests
+    assert [test.step % TEST_INTERVAL for test in scheduler.tests] == [0] * len(scheduler.tests)
 
 
 def test_a_test_decides_as_on_the_cpu() -> None:
@@ -96,7 +97,9 @@ def test_a_training_step_never_waits(precision: str) -> None:
     images = load_data("digits", 64, ranks=ranks, num_workers=0, channels_last=True)
     network, replica = ranks.wrap(build_model("small_cnn", 1, 10, 8))
     optimizer = torch.optim.AdamW(network.parameters())
-    scheduler = AutoWU(optimizer, NUM_STEPS, images.steps_per_epoch, test_interval=TEST_INTERVAL)
+    scheduler = AutoWU(
+        optimizer, NUM_STEPS, images.steps_per_epoch, test_interval=TEST_INTERVAL, sweep="fixed"
+    )
     take_step = OptimizerStep(replica, optimizer, precision=precision, clip_grad_norm=1.0)
     guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
     for step, batch in enumerate(images.train_batches(0), 1):
