@@ -1,11 +1,48 @@
 """Table 1: AdamP on CIFAR-10, CIFAR-100 and ImageNet.
 
-python -m experiments.table1.plot     table1.png and the table of README.md, from results.csv
+python -m experiments.table1.plot     table1.png and the tables of README.md, from results.csv
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.paper import draw_table
+from experiments.collect import Row
+from experiments.paper import cell_text, draw_table, full_budget
+from experiments.report import read_results
+from experiments.tables import markdown_table, put_between_marks
+
+FOLDER = Path(__file__).parent
+
+
+def budget_table(rows: Sequence[Row]) -> str:
+    """The shorter budgets of scripts/gpu_table1.sh: a line for each, a column for each method."""
+    full = full_budget(rows)
+    short = [row for row in rows if row not in full]
+    methods = list(dict.fromkeys(row["method"] for row in short))
+    budgets = sorted({(int(row["epochs"]), int(row["batch_size"])) for row in short})
+    lines = [
+        [
+            epochs,
+            batch_size,
+            *(
+                cell_text(
+                    [
+                        row
+                        for row in short
+                        if row["method"] == method
+                        and (row["epochs"], row["batch_size"]) == (str(epochs), str(batch_size))
+                    ]
+                )
+                for method in methods
+            ),
+        ]
+        for epochs, batch_size in budgets
+    ]
+    return markdown_table(["epochs", "batch", *methods], lines)
+
 
 if __name__ == "__main__":
-    draw_table(__doc__, Path(__file__).parent, lambda row: row["method"])
+    draw_table(__doc__, FOLDER, lambda row: row["method"])
+    table = budget_table(read_results(FOLDER / "results.csv"))
+    put_between_marks(FOLDER / "README.md", "budgets", table)
+    print(table)
