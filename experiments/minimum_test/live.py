@@ -1,14 +1,15 @@
 """The simulated curves met by a running scheduler, whose sweep the losses steer: both sweeps.
 
-    python -m experiments.minimum_test.live       ten minutes on one core; restartable
+    python -m experiments.minimum_test.live       a quarter of an hour on one core; restartable
 
 A recorded curve can be replayed under a fixed sweep alone. Here the loss of a step is the curve's
-at the LR of that step, so that an adaptive sweep meets it, too. A row a run in live.csv, and the
-table of the README.
+at the LR of that step, so that an adaptive sweep meets it, too. Two more shapes are hard for the
+adaptive one alone. A row a run in live.csv, and the tables of the README.
 """
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from torch.optim import SGD
 from autowu import AutoWU
 from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import SweepKind
-from experiments.minimum_test.curves import OFFSET, SHAPES
+from experiments.minimum_test.curves import OFFSET, SHAPES, Shape
 from experiments.minimum_test.run import FOUND_FRACTION, NOISES
 from experiments.tables import (
     append_row,
@@ -33,8 +34,26 @@ from experiments.tables import (
 FOLDER = Path(__file__).parent
 BUDGETS = ((120, 10), (800, 40))  # total steps, steps per epoch; the sweep takes half of the steps
 SWEEPS: tuple[SweepKind, ...] = ("fixed", "adaptive")
+LONG_BUDGET = (4000, 200)  # of the shapes below
 NUM_SEEDS = 12
 MIN_LR, MAX_LR = 1e-5, 1.0
+
+
+def _rest_between_falls(u: np.ndarray) -> np.ndarray:
+    """A quarter of the fall in a decade of LRs, a rest of 1.5 decades, and what is left in 1.5."""
+    return np.interp(u, [0.2, 0.4, 0.7, 1.0], [1.0, 0.75, 0.75, 0.0])
+
+
+def _great_fall_first(u: np.ndarray) -> np.ndarray:
+    """Five sixths of the fall in the first decade of LRs, and what is left evenly in the others."""
+    return np.interp(u, [0.0, 0.2, 1.0], [1.0, 1 / 6, 0.0])
+
+
+LONG_SHAPES = {
+    "rest between two falls": Shape(_rest_between_falls, None),
+    "great fall first": Shape(_great_fall_first, None),
+}
+ALL_SHAPES = SHAPES | LONG_SHAPES
 
 
 class Run(NamedTuple):
@@ -56,11 +75,13 @@ def runs() -> Iterator[Run]:
                 for shape in SHAPES:
                     for sweep in SWEEPS:
                         yield Run(sweep, shape, noise, total_steps, steps_per_epoch, seed)
+        for noise, shape, sweep in product(NOISES, LONG_SHAPES, SWEEPS):
+            yield Run(sweep, shape, noise, *LONG_BUDGET, seed)
 
 
 def row_of(run: Run, version: str) -> dict[str, Any]:
     """Run the warmup to its end; `version` is the commit of the code."""
-    curve, minimum = SHAPES[run.shape]
+    curve, minimum = ALL_SHAPES[run.shape]
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = AutoWU(
         optimizer,
@@ -71,7 +92,9 @@ def row_of(run: Run, version: str) -> dict[str, Any]:
         sweep=run.sweep,
         seed=run.seed,
     )
-    rng = np.random.default_rng((run.seed, list(SHAPES).index(run.shape), round(100 * run.noise)))
+    rng = np.random.default_rng(
+        (run.seed, list(ALL_SHAPES).index(run.shape), round(100 * run.noise))
+    )
     optimizer.step()
     met = []  # true losses
     while scheduler.switch_step is None:
@@ -98,7 +121,8 @@ def row_of(run: Run, version: str) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """By length, noise and sweep: early ends, minima found, and the error of the LR."""
+    """Of the shapes that recorded curves have too, by length, noise and sweep."""
+    rows = [row for row in rows if row["shape"] in SHAPES]
     lines = []
     for total_steps, _ in BUDGETS:
         for noise in NOISES:
@@ -132,6 +156,28 @@ def table(rows: list[dict[str, str]]) -> str:
     return markdown_table(header, lines)
 
 
+def long_table(rows: list[dict[str, str]]) -> str:
+    """Of the two other shapes: how many warmups end early, and how much of the fall they had."""
+    lines = []
+    for shape, noise, sweep in product(LONG_SHAPES, NOISES, SWEEPS):
+        wanted = {"shape": shape, "noise": str(noise), "sweep": sweep}
+        chosen = [row for row in rows if wanted.items() <= row.items()]
+        early = [row for row in chosen if row["detected"] == "1" and not _has_fallen(row)]
+        fallen = [100 * float(row["fallen_fraction"]) for row in chosen]
+        lines.append(
+            (
+                shape,
+                noise,
+                sweep,
+                len(chosen),
+                _percent(len(early), len(chosen)),
+                f"{np.mean(fallen):.0f} ({min(fallen):.0f})",
+            )
+        )
+    header = ("shape", "noise", "sweep", "n", "ended early %", "fallen % (least)")
+    return markdown_table(header, lines)
+
+
 def _has_fallen(row: dict[str, str]) -> bool:
     return float(row["fallen_fraction"]) >= FOUND_FRACTION
 
@@ -149,7 +195,9 @@ def main() -> None:
     for run in runs():
         if run.key() not in known:
             append_row(results, row_of(run, version))
-    put_between_marks(FOLDER / "README.md", "live", table(read_rows(results)))
+    rows = read_rows(results)
+    put_between_marks(FOLDER / "README.md", "live", table(rows))
+    put_between_marks(FOLDER / "README.md", "long", long_table(rows))
 
 
 if __name__ == "__main__":
