@@ -115,7 +115,7 @@ def figure(rows: list[Row]) -> Figure:
     needed = {BASELINE, "fixed", "adaptive"}
     groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(9, 4.2), layout="constrained")
+        drawing = Figure(figsize=(11.5, 4.2), layout="constrained")
         axes = drawing.subplots()
         for method, marker, colour in (("fixed", "o", "0.55"), ("adaptive", "s", "black")):
             for place, values in enumerate(groups.values()):
