@@ -223,15 +223,17 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     methods = ("warmup_cosine", *VARIANTS)
-    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--methods", nargs="+", choices=methods, help="default: all")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, a core each")
-    parser.add_argument("--held-out", action="store_true", help="the other network")
+    parser.add_argument(
+        "--held-out", action="store_true", help="the other network; by default without max_lr"
+    )
     options = parser.parse_args()
     if options.held_out:
-        kept = [name for name in options.methods if "max_lr" not in name]
-        run(cells(kept), HELD_OUT, FOLDER, options.processes, prefix="held_out_")
+        chosen = options.methods or [name for name in methods if "max_lr" not in name]
+        run(cells(chosen), HELD_OUT, FOLDER, options.processes, prefix="held_out_")
     else:
-        run(cells(options.methods), Size(), FOLDER, options.processes)
+        run(cells(options.methods or methods), Size(), FOLDER, options.processes)
 
 
 if __name__ == "__main__":
