@@ -30,12 +30,12 @@ warnings.filterwarnings("ignore", "the last .* training losses before step .* no
 def train(settings: Settings, stop: StopSignals) -> None:
     """Train one network, or take an unfinished run up where it was left."""
     # Imported here, so that a mistake in the settings is reported without waiting for torch.
+    from autowu.random_state import seed_everything
     from autowu.trainer import data, models, optimizers, schedules
     from autowu.trainer.distributed import Ranks
     from autowu.trainer.guard import DivergenceGuard
     from autowu.trainer.lr_search import search_lr
     from autowu.trainer.progress import Progress
-    from autowu.trainer.random_state import seed_everything
     from autowu.trainer.resume import begin, find_run
     from autowu.trainer.run_state import RunState
     from autowu.trainer.session import run_to_the_end

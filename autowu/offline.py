@@ -13,13 +13,15 @@ def replay(
     losses: Iterable[float] | Tensor,
     total_steps: int,
     steps_per_epoch: int | None = None,
+    *,
+    first_lr: float | None = None,
     **settings: Any,
 ) -> AutoWU:
     """Run AutoWU over recorded losses: when, and at which LR, would the warmup have ended?
 
     The answer means something when the LR behind the losses grew as the sweep does. Recorded
     losses cannot answer to a sweep that changes its pace, so it is a fixed one here, unless
-    `sweep="adaptive"` says that they come from a run with such a sweep.
+    `sweep="adaptive"` or `first_lr` says that they come from a run with such a sweep.
 
     Args:
         losses: (n,), one for each optimizer step from the first on, floats or integers, NaN and
@@ -27,6 +29,8 @@ def replay(
             the scheduler is left where they end.
         total_steps: optimizer steps of the run.
         steps_per_epoch: optimizer steps of an epoch.
+        first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
+            there was no probe.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
 
     Returns:
@@ -34,7 +38,7 @@ def replay(
 
     Raises:
         TypeError, ValueError: a setting of the wrong type or out of range; a loss that is no
-            number.
+            number; `first_lr` with a fixed sweep.
 
     >>> import math
     >>> curve = [2.0 + abs(math.log10(10 ** (-5 + t / 40)) + 2) for t in range(200)]
@@ -45,7 +49,10 @@ def replay(
     values = losses.detach().cpu().flatten().tolist() if isinstance(losses, Tensor) else losses
     parameter = torch.zeros(1, requires_grad=True, device="cpu")
     optimizer = torch.optim.SGD([parameter], lr=1.0)
-    scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **({"sweep": "fixed"} | settings))
+    sweep = {"sweep": "fixed" if first_lr is None else "adaptive"}
+    scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **(sweep | settings))
+    if first_lr is not None:
+        scheduler.begin_at(first_lr)
     optimizer.step()
     for index, loss in enumerate(values):
         if index >= total_steps:

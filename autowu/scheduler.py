@@ -1,8 +1,8 @@
 """AutoWU as a PyTorch learning-rate scheduler: Algorithm 1 of arXiv:2107.05855.
 
-Here are the phases, the state and the ranks. The sweep is in `sweep.py`, the curves of the decay
-in `schedules.py`, when to test is in `intervals.py`, the losses are in `loss_curve.py`, the test is
-in `minimum_test.py`.
+Here are the phases, the state and the ranks. The sweep is in `sweep.py`, the probe before it in
+`probe.py`, the curves of the decay in `schedules.py`, when to test is in `intervals.py`, the losses
+are in `loss_curve.py`, the test is in `minimum_test.py`.
 """
 
 import math
@@ -16,7 +16,7 @@ import gpytorch
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -33,6 +33,7 @@ from autowu.minimum_test import (
     num_consecutive_positive,
     weigh_evidence,
 )
+from autowu.probe import TakeStep, lr_of_half_fall, probe_losses, probe_lrs
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
@@ -46,6 +47,7 @@ from autowu.settings import (
     check_integer,
 )
 from autowu.sweep import Sweep, first_fall_step
+from autowu.unchanged import unchanged
 
 STATE_VERSION = 2
 _NOTHING_OBSERVED = (
@@ -81,6 +83,9 @@ class AutoWU(LRScheduler):
             loss.backward()
             optimizer.step()
             scheduler.step(loss)
+
+    In short runs, and with large batches all are short, call `probe` before the loop: it finds at
+    next to no cost where the sweep can begin.
 
     A group's LR is the schedule's LR times a ratio: the group's `lr_scale` if it has one, else
     its `initial_lr` over that of the reference group (whose `initial_lr` is the optimizer's
@@ -321,6 +326,81 @@ class AutoWU(LRScheduler):
         done, length = step - self._switch_step, self._total_steps - self._switch_step
         return self._decay(done, length, self._start_lr)
 
+    def probe(self, model: nn.Module, take_step: TakeStep) -> float | None:
+        """Find where the loss begins to fall by steps that are taken back; begin the sweep there.
+
+        The LR goes from `min_lr` to `max_lr` in factors of at most 2 (18 steps at the defaults);
+        `take_step` takes a step at each. The weights, the optimizer and the random states are as
+        before afterwards, bit for bit. Call it before the first `step()`.
+
+            few = inputs[:32], targets[:32]  # the same in every step, or the loss is too noisy
+
+            def take_step():
+                loss = criterion(model(few[0]), few[1])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                return loss
+
+            model.train()
+            scheduler.probe(model, take_step)
+
+        With several ranks call it on all of them, each with samples of its own; the losses are
+        averaged. A GradScaler keeps the scale that it finds; return None where it skipped a step.
+
+        Args:
+            model: what `take_step` trains.
+            take_step: takes one optimizer step and returns the loss before it, 0-d or a float.
+
+        Returns:
+            The LR of the first step, as `begin_at` sets it; None where the loss fell nowhere, and
+            the sweep begins at `min_lr`.
+
+        Raises:
+            ValueError: the run has begun, or the sweep is fixed.
+            TypeError: `take_step` returns no loss.
+
+        Source:
+            ours, `autowu/probe.py`.
+        """
+        self._check_unbegun("probe")
+        lrs = probe_lrs(self._settings.min_lr, self._settings.max_lr)
+        try:
+            with unchanged(model, self.optimizer, self._device()), torch.enable_grad():
+                losses = probe_losses(lrs, self._write_lr, take_step)
+        finally:
+            self._write_lrs()
+        if num_ranks(self._process_group) > 1:
+            mean = torch.tensor(losses, dtype=torch.float64, device=self._device())
+            dist.all_reduce(mean, group=self._process_group)
+            losses = (mean / num_ranks(self._process_group)).tolist()
+        lr = lr_of_half_fall(lrs, losses)
+        if lr is not None:
+            self.begin_at(lr)
+        return lr
+
+    def begin_at(self, lr: float) -> None:
+        """Begin the sweep at an LR at which the loss is known to fall, before the first `step()`.
+
+        From there it grows evenly to `max_lr` at `W`, but at most 1.03x a step, or as much as makes
+        a factor of 3 in `W` steps.
+
+        Args:
+            lr: from `min_lr` to below `max_lr`.
+
+        Raises:
+            ValueError: another LR; the run has begun, or the sweep is fixed.
+        """
+        self._check_unbegun("begin_at")
+        if not self._settings.min_lr <= lr < self._settings.max_lr:
+            raise ValueError(
+                f"begin_at takes an LR from min_lr={self._settings.min_lr:g} to below "
+                f"max_lr={self._settings.max_lr:g}, got {lr}"
+            )
+        self._sweep = Sweep(self._settings, 0, float(lr))
+        self._write_lrs()
+        self._expect_next_test()
+
     def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
         """Take a loss of the coming `step()`; several are averaged by their weights.
 
@@ -486,6 +566,19 @@ class AutoWU(LRScheduler):
                 f"the saved run goes on with its own settings: {', '.join(saved)}", stacklevel=3
             )
 
+    def _check_unbegun(self, method: str) -> None:
+        if first_fall_step(self._settings) is not None:
+            own = self._settings
+            raise ValueError(
+                f'{method} is for sweep="adaptive" with growth="exponential", got '
+                f"sweep={own.sweep!r}, growth={own.growth!r}: a fixed sweep begins at min_lr"
+            )
+        if self.last_epoch > 0 or self._first_step > 0 or self._interval.is_open:
+            raise ValueError(
+                f"{method} comes before the first step, and the run stands at step "
+                f"{self.last_epoch}" + " with a loss observed" * self._interval.is_open
+            )
+
     def _expect_next_test(self) -> None:
         if self._switch_step is None:
             self._next_test_step = next_test_point(
@@ -623,11 +716,14 @@ class AutoWU(LRScheduler):
         return torch.device("cpu")
 
     def _write_lrs(self) -> None:
-        """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""
+        """Put the LR of `last_epoch` into every group."""
+        self._write_lr(self.lr_at(self.last_epoch))
+
+    def _write_lr(self, lr: float) -> None:
+        """Put an LR into every group; a tensor LR is filled, never replaced."""
         groups = self.optimizer.param_groups
         if len(groups) != len(self._ratios):
             self._adopt_groups()
-        lr = self.lr_at(self.last_epoch)
         last_lrs: list[float | Tensor] = []
         for group, ratio in zip(groups, self._ratios, strict=True):
             scale = group.get("lr_scale")

@@ -11,8 +11,12 @@ that the loss has begun to fall, and slowly from there:
 `l` is the LR that the fast piece has at `s`. `S = W - s` takes it to `max_lr` at `W`, the longest
 possible warmup, unless that were more than 3 % a step. Where the fast piece passes the minimum
 before a fall is seen, the slow one begins at `s` too, from the LR at the minimum to `max_lr` at
-`W`. `s = 0` with `S = W` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same
-pure curve, so every LR is a closed form of the step, `s` and `l`.
+`W`. `s = 0` with `S = W` and `l = min_lr` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both
+pieces are the same pure curve, so every LR is a closed form of the step, `s` and `l`.
+
+Where a probe (`probe.py`) has found before the first step that the loss falls at `l`, there is no
+fast piece: `s = 0`, and `S` is as above, but so short at least that the LR grows by a factor of 3
+in `W` steps, if there are so few that 3 % a step would not do.
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
@@ -28,6 +32,7 @@ from autowu.settings import SchedulerSettings
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
 MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
 MAX_SLOW_GROWTH = 1.03  # ours: most that the LR grows in a step once the loss falls
+MIN_REACH = 3.0  # ours: but after a probe so much at least in the longest warmup
 PLATEAU_GROWTH = 3.0  # ours: a loss that does not fall while the LR grows so much has had its fall
 
 
@@ -45,9 +50,10 @@ class Sweep:
     Args:
         settings: of the scheduler.
         fall_step: optimizer steps done when the loss was seen to fall; None: not yet; 0: it is not
-            asked for, the sweep is fixed.
-        slow_lr: where the slow piece begins, below the LR that the fast one reached, which was
-            too much; None: where the fast one ends.
+            asked for; the sweep is fixed, or slow from its first step on.
+        slow_lr: where the slow piece begins: with `fall_step` 0 the LR of the first step, or else
+            one below that which the fast piece reached, which was too much. None: where the fast
+            one ends; with `fall_step` 0 the sweep is fixed.
     """
 
     def __init__(
@@ -58,13 +64,20 @@ class Sweep:
         self._max_lr = settings.max_lr
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
-        whole = Piece(0, settings.warmup_steps, settings.min_lr)
-        fast = whole if fall_step == 0 else whole._replace(length=fast_steps(settings))
-        self._pieces = [fast]
+        self._is_fixed = fall_step == 0 and slow_lr is None
+        longest = settings.warmup_steps
+        first = Piece(0, longest, settings.min_lr)
+        if fall_step == 0 and slow_lr is not None:
+            span = math.log(settings.max_lr / slow_lr)
+            slowest = min(span / math.log(MAX_SLOW_GROWTH), longest * span / math.log(MIN_REACH))
+            first = Piece(0, max(longest, slowest), slow_lr)
+        elif fall_step != 0:
+            first = first._replace(length=fast_steps(settings))
+        self._pieces = [first]
         if fall_step:
-            length: float = settings.warmup_steps - fall_step
+            length: float = longest - fall_step
             if slow_lr is None:
-                slow_lr = self._lr_of(fast, fall_step)
+                slow_lr = self._lr_of(first, fall_step)
                 span = math.log(settings.max_lr / slow_lr)
                 length = max(length, span / math.log(MAX_SLOW_GROWTH))
             self._pieces.append(Piece(fall_step, length, slow_lr))
@@ -95,7 +108,8 @@ class Sweep:
 
         None where the loss had not been seen to fall by then, or where that is not asked for.
         """
-        if not self.fall_step or step < self.fall_step:  # a divergence hides the newest losses
+        # A divergence hides the newest losses, and `step` may lie before the fall.
+        if self._is_fixed or self.fall_step is None or step < self.fall_step:
             return None
         lr = self.lr(step) / PLATEAU_GROWTH
         return self.step_of(lr) if lr >= self._pieces[-1].start_lr else None

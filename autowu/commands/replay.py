@@ -152,6 +152,7 @@ def _add_settings(group: Any) -> None:
     add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
     add("--growth", choices=("exponential", "linear"), help="of the sweep (exponential)")
     add("--sweep", choices=("adaptive", "fixed"), help="of the run that was recorded (fixed)")
+    add("--first-lr", type=float, metavar="LR", help="of the run that was recorded, if it probed")
     add("--decay", choices=get_args(Decay), metavar="NAME", help=DECAY_HELP)
     add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine and wsd_* (0.2)")
     add("--patience", type=int, metavar="N", help="positive tests in a row that end it (3)")

@@ -7,15 +7,19 @@ Its state is in every checkpoint, so `trainer.train(resume_from_checkpoint=...)`
 same LRs.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from accelerate.utils import DistributedType
+from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from autowu.integrations.resuming import check_same_settings
+from autowu.probe import NUM_SAMPLES
 from autowu.scheduler import AutoWU
-from autowu.settings import SchedulerSettings
+from autowu.settings import SchedulerSettings, check_integer
+from autowu.sweep import first_fall_step
 
 _ARGUMENTS_OF_OTHERS = ("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio")
 
@@ -28,6 +32,8 @@ class AutoWUMixin(Trainer):
             stay at their defaults; `learning_rate` sets the ratios of parameter groups alone.
         autowu: keywords of `AutoWU`; None: none. `total_steps` is the Trainer's, and so is
             `steps_per_epoch` unless it is given (None for a dataset without a length).
+        probe: samples of the first batch for `AutoWU.probe`, which an adaptive sweep begins with;
+            0: it begins at `min_lr`, as with DeepSpeed and FSDP.
 
     Attributes:
         lr_scheduler: the `AutoWU`; None before training starts.
@@ -39,9 +45,17 @@ class AutoWUMixin(Trainer):
 
     lr_scheduler: Any
     _steps_per_epoch: int | None = None
+    _is_to_probe = False
 
-    def __init__(self, *args: Any, autowu: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        autowu: dict[str, Any] | None = None,
+        probe: int = NUM_SAMPLES,
+        **kwargs: Any,
+    ) -> None:
         self._autowu = autowu or {}
+        self._num_probe_samples = check_integer("probe", probe, 0)
         super().__init__(*args, **kwargs)
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *others: Any) -> Any:
@@ -57,6 +71,7 @@ class AutoWUMixin(Trainer):
             # The shortest run of AutoWU has two steps; a trial of one ends in its warmup.
             self.lr_scheduler = AutoWU(optimizer, max(2, num_training_steps), **settings)
             self._created_lr_scheduler = True  # so that the next train() makes a new one
+            self._is_to_probe = self._num_probe_samples > 0
         elif self._autowu or not isinstance(self.lr_scheduler, AutoWU):
             raise ValueError(
                 "AutoWUTrainer makes its scheduler itself, with the settings in `autowu`, and got "
@@ -64,11 +79,47 @@ class AutoWUMixin(Trainer):
             )
         return self.lr_scheduler
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(*args, **kwargs)
+    def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        if self._is_to_probe:
+            self._is_to_probe = False
+            self._probe(model, inputs)
+        loss = super().training_step(model, inputs, *args, **kwargs)
         # What a window's steps return adds up to its mean, and AutoWU averages what it observes.
         self.lr_scheduler.observe(loss * self.current_gradient_accumulation_steps)
         return loss
+
+    def _probe(self, model: nn.Module, inputs: Any) -> None:
+        """Let an adaptive sweep begin where a few samples say that the loss falls."""
+        scheduler, accelerator = self.lr_scheduler, self.accelerator
+        plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+        if (
+            scheduler.last_epoch
+            or first_fall_step(scheduler.settings) == 0
+            or accelerator.distributed_type not in plain
+        ):
+            return
+        few = _first(self._prepare_inputs(inputs), self._num_probe_samples)
+        optimizer: Any = self.optimizer
+
+        def take_step() -> Tensor | None:
+            with self.compute_loss_context_manager():
+                loss: Any = self.compute_loss(model, few)
+            loss = loss.mean()  # of several GPUs in one process
+            accelerator.backward(loss)
+            if self.args.max_grad_norm:
+                accelerator.clip_grad_norm_(model.parameters(), self.args.max_grad_norm)
+            optimizer.step()
+            skipped = optimizer.step_was_skipped
+            optimizer.zero_grad()
+            return None if skipped else loss.detach()
+
+        model.train()
+        state, is_last = accelerator.gradient_state, accelerator.gradient_state.sync_gradients
+        state._set_sync_gradients(True)  # or nobody takes a step before the window's last batch
+        try:
+            scheduler.probe(model, take_step)
+        finally:
+            state._set_sync_gradients(is_last)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         self.lr_scheduler.synchronize()  # all ranks come here, and rank 0 writes for all
@@ -83,6 +134,15 @@ class AutoWUMixin(Trainer):
 
 class AutoWUTrainer(AutoWUMixin):
     """Hugging Face's Trainer with the LR set by AutoWU; arguments as for `AutoWUMixin`."""
+
+
+def _first(inputs: Any, num_samples: int) -> Any:
+    """The first samples of a batch: of each tensor in it, and whatever else as it is."""
+    if isinstance(inputs, Tensor):
+        return inputs[:num_samples] if inputs.dim() else inputs
+    if isinstance(inputs, Mapping):
+        return {name: _first(value, num_samples) for name, value in inputs.items()}
+    return inputs
 
 
 def _check_arguments(args: TrainingArguments) -> None:

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from autowu.random_state import keyed_states
 from autowu.trainer import data_sets
 from autowu.trainer.augment import file_transform
 from autowu.trainer.data_sets import DataSet, Split
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import ConfigError, DataError
 from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
-from autowu.trainer.random_state import keyed_states
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
 EVALUATION_BATCH = 256  # images of a forward pass of the evaluation, unless training takes more
@@ -107,6 +107,11 @@ class ImageData:
         for step in range(min(num_steps, self.steps_per_epoch)):
             raw = [next(loaded) for _ in range(self.accumulate)]
             yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
+
+    def first_images(self, count: int) -> Batch:
+        """The rank's first images of the run, at most a micro-batch of them, unmixed."""
+        request = next(self._requests(0, 0))
+        return self._to_device(*self.train.batch(request.indices[:count], request.epoch))
 
     def _load_from(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Micro-batches of this rank, from a step of an epoch to the end of the run."""

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autowu.random_state import keyed_states
 from autowu.trainer.augment import UniformTable, augment_batch
 from autowu.trainer.errors import DataError
-from autowu.trainer.random_state import keyed_states
 
 
 class Images(Protocol):

@@ -1,7 +1,11 @@
-"""What train.py does with a range test: it is the whole run, or finds the peak of a one-cycle."""
+"""What train.py does before its first step: the probe of AutoWU, or a range test.
+
+A range test is the whole run, or finds the peak of a one-cycle.
+"""
 
 from typing import Any
 
+from autowu import AutoWU
 from autowu.trainer.data import ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import RunError
@@ -10,11 +14,18 @@ from autowu.trainer.range_test import (
     describe_range_test,
     endless_batches,
     run_range_test,
+    start_training,
+    step_of_ranks,
+    trial,
     write_range_test,
 )
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
-from autowu.trainer.schedule_settings import LRRangeTestSettings, RangeTestOneCycleSettings
+from autowu.trainer.schedule_settings import (
+    AutoWUSettings,
+    LRRangeTestSettings,
+    RangeTestOneCycleSettings,
+)
 from autowu.trainer.schedules import LateOneCycle
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
@@ -31,7 +42,7 @@ def search_lr(
     ranks: Ranks,
     stop: StopSignals,
 ) -> bool:
-    """Make the range test that the schedule asks for, if it does, before the first step.
+    """Make the probe or the range test that the schedule asks for, if it does.
 
     Returns:
         Whether that was the whole run: `lr_range_test` writes its summary, and trains nothing.
@@ -41,6 +52,11 @@ def search_lr(
         RunError: `range_test_onecycle` found no LR.
     """
     chosen, scheduler = settings.schedule, state.scheduler
+    if isinstance(chosen, AutoWUSettings):
+        assert isinstance(scheduler, AutoWU)
+        if chosen.begins_with_probe and scheduler.last_epoch == 0:
+            _probe(chosen, scheduler, state, take_step, images, ranks, stop)
+        return False
     if isinstance(chosen, LRRangeTestSettings):
         result, entries = _make(chosen, run, state, take_step, images, ranks, stop)
         summary = {"schedule": chosen.name, **entries, **surroundings(ranks)}
@@ -65,6 +81,31 @@ def search_lr(
         if ranks.is_main:
             print(describe_range_test(result, run.range_test_plot), flush=True)
     return False
+
+
+def _probe(
+    chosen: AutoWUSettings,
+    scheduler: AutoWU,
+    state: RunState,
+    take_step: OptimizerStep,
+    images: ImageData,
+    ranks: Ranks,
+    stop: StopSignals,
+) -> None:
+    """Let the sweep begin where the loss does begin to fall, and say where that is."""
+    batch = images.first_images(chosen.probe)
+    with trial(take_step):
+        # Not what torch.compile made for whole batches, nor DistributedDataParallel: for this each
+        # rank may go a way of its own, and the losses are averaged.
+        take_step.replica = state.network
+        start_training(state.network, state.optimizer)
+        lr = scheduler.probe(state.network, lambda: step_of_ranks(take_step, [batch], ranks, stop))
+    if ranks.is_main:
+        steps = f"by steps with {len(batch[0])} images, taken back"
+        found = f"the loss begins to fall at LR {lr:.3g}; the sweep begins there"
+        if lr is None:
+            found = f"the loss falls nowhere; the sweep begins at schedule.min_lr={chosen.min_lr}"
+        print(f"probe ({steps}): {found}", flush=True)
 
 
 def _make(

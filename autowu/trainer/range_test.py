@@ -26,7 +26,7 @@ from autowu.trainer.named_curves import Growth, sweep_lr
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.suggest import smooth, steepest, valley
-from autowu.trainer.unchanged import unchanged
+from autowu.unchanged import unchanged
 
 # In fp16 the scaler begins at 2^16 and halves: so many steps left out in a row are not its search.
 MOST_SKIPPED = 24
@@ -185,18 +185,28 @@ def run_range_test(
     source = iter(batches)
 
     def step() -> float | None:
-        loss = take_step(_next_batch(source))
-        was_asked = float(stop is not None and stop.received is not None)
-        values = torch.stack([loss.double(), loss.new_tensor(was_asked).double()])
-        total, num_asked = ranks.sum(values).tolist()
-        if num_asked and stop is not None:
-            raise Interrupted(stop.number)
-        return None if take_step.skipped else total / ranks.world_size
+        return step_of_ranks(take_step, _next_batch(source), ranks, stop)
 
-    with unchanged(network, optimizer, ranks.device), _unchanged_attributes(take_step):
-        _start_training(take_step.replica, optimizer)
-        take_step.finite_check = None  # a loss that is not finite is what the test looks for
+    with unchanged(network, optimizer, ranks.device), trial(take_step):
+        start_training(take_step.replica, optimizer)
         return sweep(optimizer, step, **settings)
+
+
+def step_of_ranks(
+    take_step: OptimizerStep, batch: Sequence[Batch], ranks: Ranks, stop: StopSignals | None
+) -> float | None:
+    """Take a step; its loss averaged over the ranks, None if the scaler left it out.
+
+    Raises:
+        Interrupted: a rank was asked to stop.
+    """
+    loss = take_step(batch)
+    was_asked = float(stop is not None and stop.received is not None)
+    values = torch.stack([loss.double(), loss.new_tensor(was_asked).double()])
+    total, num_asked = ranks.sum(values).tolist()
+    if num_asked and stop is not None:
+        raise Interrupted(stop.number)
+    return None if take_step.skipped else total / ranks.world_size
 
 
 def endless_batches(images: ImageData, first_epoch: int = 0) -> Iterator[list[Batch]]:
@@ -255,7 +265,7 @@ def lr_range_test(
         return float(loss if reduce_loss is None else reduce_loss(loss))
 
     with unchanged(model, optimizer, device), torch.enable_grad():
-        _start_training(model, optimizer)
+        start_training(model, optimizer)
         return sweep(
             optimizer,
             step,
@@ -268,18 +278,22 @@ def lr_range_test(
         )
 
 
-def _start_training(module: nn.Module, optimizer: Any) -> None:
+def start_training(module: nn.Module, optimizer: Any) -> None:
     module.train()
     if hasattr(optimizer, "train"):  # Schedule-Free has modes of its own
         optimizer.train()
 
 
 @contextmanager
-def _unchanged_attributes(take_step: OptimizerStep) -> Iterator[None]:
-    """What a step notes about itself and the scale of its loss, put back at the end."""
+def trial(take_step: OptimizerStep) -> Iterator[None]:
+    """A block in which losses may be not finite; what a step notes of itself is put back after it.
+
+    The scale of its loss, too.
+    """
     attributes = dict(vars(take_step))
     scaler = copy.deepcopy(vars(take_step.scaler))
     try:
+        take_step.finite_check = None  # such a loss is what is looked for
         yield
     finally:
         vars(take_step).update(attributes)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from autowu import AutoWU, Phase
+from autowu.random_state import get_random_state, set_random_state
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import CheckpointError
 from autowu.trainer.guard import DivergenceGuard
 from autowu.trainer.progress import Progress
-from autowu.trainer.random_state import get_random_state, set_random_state
 from autowu.trainer.schedules import Schedule
 
 if TYPE_CHECKING:

@@ -75,6 +75,9 @@ class AutoWUSettings(FindsLRSettings):
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
     growth: Literal["exponential", "linear"] = "exponential"
     sweep: Literal["adaptive", "fixed"] = "adaptive"  # adaptive: with exponential growth alone
+    # Images of a rank that the steps before the run are taken with which find where an adaptive
+    # sweep begins, and which are taken back; 0: none are taken, the sweep begins at min_lr.
+    probe: int = limited(32, at_least=0)
     decay: Decay = "cosine"
     # Of all steps; of constant_cosine and the two wsd only.
     cooldown_fraction: float = limited(0.2, above=0, at_most=1)
@@ -89,12 +92,24 @@ class AutoWUSettings(FindsLRSettings):
     grid_size: int = limited(500, at_least=2)  # points at which the fitted curve is looked at
     seed: int = limited(0, at_least=0)  # of the random subsets
 
+    @property
+    def begins_with_probe(self) -> bool:
+        is_adaptive = self.sweep == "adaptive" and self.growth == "exponential"
+        return is_adaptive and self.probe > 0
+
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
         interval = self.test_interval
         if isinstance(interval, str) and interval not in ("auto", "epoch"):
             near = closest(interval, ["auto", "epoch"])
             refuse("test_interval", interval, f"must be auto, epoch or an integer (steps){near}")
+        if not self.begins_with_probe and self.probe not in (0, AutoWUSettings.probe):
+            refuse(
+                "probe",
+                self.probe,
+                "acts only with schedule.sweep=adaptive and schedule.growth=exponential, not with"
+                f" {self.sweep} and {self.growth}",
+            )
         ignored = self.cooldown_fraction != AutoWUSettings.cooldown_fraction
         if ignored and self.decay not in COOLDOWN_DECAYS:
             refuse(

@@ -83,7 +83,8 @@ def create(
             their defaults.
 
     `plateau` looks at epochs: call its `end_epoch(train_loss)` after each of them, too. The peak of
-    `range_test_onecycle` is set by its `set_peak(lr)`.
+    `range_test_onecycle` is set by its `set_peak(lr)`. The probe of `autowu` is left to the caller:
+    `AutoWU.probe`.
 
     Raises:
         ValueError: an unknown name or keyword, with the nearest names or those that exist; a bad
@@ -128,7 +129,7 @@ def _autowu(optimizer: Optimizer, run: Run, chosen: kinds.AutoWUSettings) -> Aut
             " schedule.name=autowu needs at least 2"
         )
     settings = dataclasses.asdict(chosen)
-    del settings["name"]
+    del settings["name"], settings["probe"]  # `lr_search.py` makes the probe
     return AutoWU(optimizer, run.num_steps, run.steps_per_epoch, **settings)
 
 

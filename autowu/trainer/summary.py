@@ -12,6 +12,7 @@ from autowu.scheduler import AutoWU
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
+from autowu.trainer.schedules import Schedule
 
 PACKAGES = (
     "torch",
@@ -45,7 +46,7 @@ def summarize(
         "schedule": schedule_name,
         "switch_step": scheduler.switch_step,
         "start_lr": scheduler.start_lr,
-        **({"found_minimum": scheduler.found_minimum} if isinstance(scheduler, AutoWU) else {}),
+        **_of_autowu(scheduler),
         "diverged": scheduler.diverged or state.guard.restored_step is not None,
         "restored_step": state.guard.restored_step,
         "skipped_steps": progress.skipped_steps,
@@ -56,6 +57,12 @@ def summarize(
         "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
         **surroundings(ranks),
     }
+
+
+def _of_autowu(scheduler: Schedule) -> dict[str, Any]:
+    if not isinstance(scheduler, AutoWU):
+        return {}
+    return {"found_minimum": scheduler.found_minimum, "first_lr": scheduler.lr_at(0)}
 
 
 def surroundings(ranks: Ranks) -> dict[str, Any]:

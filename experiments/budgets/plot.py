@@ -22,11 +22,13 @@ from experiments.training.summary import mean_text
 FOLDER = Path(__file__).parent
 GOAL = 0.3  # points within which the default shall be of the tuned baseline
 DEFAULT, FIXED = "autowu_cosine", "autowu_fixed_sweep"
+PROBED = "1 + 18 steps of 32 images"
 NAMES = {  # method: (name, runs that it takes)
     TUNED: ("warmup-cosine, tuned", len(PEAK_LRS) * len(WARMUPS)),
     UNTUNED: ("warmup-cosine, LR 0.001", 1),
-    DEFAULT: ("AutoWU", 1),
-    "autowu_constant_cosine": ("AutoWU, constant-cosine", 1),
+    DEFAULT: ("AutoWU", PROBED),
+    "autowu_constant_cosine": ("AutoWU, constant-cosine", PROBED),
+    "autowu_no_probe": ("AutoWU without its probe", 1),
     FIXED: ("AutoWU, fixed sweep", 1),
     "paper": ("AutoWU as published", 1),
     "range_test_onecycle": ("range test + one-cycle", "1 + 100 steps"),

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from autowu.integrations.transformers import AutoWUTrainer
+from autowu.probe import NUM_SAMPLES
 from experiments.language_model.text import Text, standard_library
 from experiments.tables import append_row, commit, read_rows, write_rows
 
@@ -35,7 +36,9 @@ FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of the baseline
 WARMUP_FRACTION = 0.1  # of the baseline's steps
+PROBED = "autowu after a probe"  # the Trainer's default; the others begin at `min_lr`
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
+    PROBED: {},
     "autowu": {},
     "autowu max_lr=0.01": {"max_lr": 0.01},
     "autowu max_lr=0.1": {"max_lr": 0.1},
@@ -143,7 +146,10 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
     if cell.peak_lr is None:
         settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
-        return AutoWUTrainer(build_model(size), arguments, autowu=settings, **data)
+        num_samples = NUM_SAMPLES if cell.method == PROBED else 0
+        return AutoWUTrainer(
+            build_model(size), arguments, autowu=settings, probe=num_samples, **data
+        )
     arguments = TrainingArguments(
         output_dir,
         learning_rate=cell.peak_lr,

@@ -16,7 +16,15 @@ from autowu.plotting import STYLE
 from experiments.budgets.run import RESULTS as BUDGETS
 from experiments.report import compare
 from experiments.sweep.paths import PATHS, PLANS, TUNED
-from experiments.sweep.run import BOUNDED, RESULTS, SIMULATED, SIMULATED_STEPS
+from experiments.sweep.run import (
+    BOUNDED,
+    PROBED,
+    PROBES,
+    RESULTS,
+    SIMULATED,
+    SIMULATED_STEPS,
+    steps_off,
+)
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import done_rows, markdown_table, put_between_marks
 from experiments.training.summary import mean_text
@@ -38,7 +46,8 @@ def grouped(rows: list[Row]) -> dict[Group, dict[str, dict[str, float]]]:
         lambda: defaultdict(dict)
     )
     for row in rows:
-        group = (row["task"], row["optimizer"], int(row["total_steps"]))
+        steps = int(row["total_steps"]) + steps_off(row["method"], int(row["batch_size"]))
+        group = (row["task"], row["optimizer"], steps)
         cell = (row["method"], row["lr"], row["warmup"])
         found[group][cell][row["seed"]] = float(row["test_accuracy"])
     result: dict[Group, dict[str, dict[str, float]]] = {}
@@ -51,20 +60,25 @@ def grouped(rows: list[Row]) -> dict[Group, dict[str, dict[str, float]]]:
 
 
 def table(rows: list[Row]) -> str:
-    """A line for each method, and the paired tests of the adaptive sweep against two of them."""
+    """A line for each method, and paired tests against the best of the grid and the fixed sweep."""
     groups = grouped(rows)
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
         [method, *(mean_text(list(values.get(method, {}).values())) for values in groups.values())]
-        for method in (*VARIANTS, BOUNDED, BASELINE)
+        for method in (*PROBES, *VARIANTS, BOUNDED, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
-    for other, name in (("fixed", "fixed"), (BASELINE, "best of the grid")):
+    for method, other, name in (
+        (PROBED, BASELINE, "after a probe - best of the grid"),
+        (PROBED, "fixed", "after a probe - fixed"),
+        ("adaptive", "fixed", "adaptive - fixed"),
+        ("adaptive", BASELINE, "adaptive - best of the grid"),
+    ):
         tests = [
-            compare(values.get("adaptive", {}), values.get(other, {}), decimals=3)
+            compare(values.get(method, {}), values.get(other, {}), decimals=3)
             for values in groups.values()
         ]
-        lines.append([f"adaptive - {name}", *(test["difference"] for test in tests)])
+        lines.append([name, *(test["difference"] for test in tests)])
         lines.append(["its p, paired t-test", *(test["p_value"] for test in tests)])
     return markdown_table(["accuracy %", *names], lines)
 
@@ -72,7 +86,7 @@ def table(rows: list[Row]) -> str:
 def simulated_table(rows: list[Row]) -> str:
     """Mean over curvatures and seeds of log10 of the last loss; and the worst of them."""
     lines = []
-    for method in (*VARIANTS, BASELINE):
+    for method in (PROBED, *VARIANTS, BASELINE):
         line = [method]
         for steps in SIMULATED_STEPS:
             values = [
@@ -100,7 +114,7 @@ def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
         for line in lines:
             line.append(mean_text(accuracies(chosen, line[0])))
         own = {"task": task, "epochs": str(epochs), "batch_size": "1024"}
-        found = accuracies(rows, "adaptive", **own) or accuracies(budgets, "autowu_cosine", **own)
+        found = accuracies(rows, "adaptive", **own) or accuracies(budgets, "autowu_no_probe", **own)
         sweeps.append(mean_text(found))
     return markdown_table(header, [*lines, sweeps])
 
@@ -111,16 +125,17 @@ def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
 
 
 def figure(rows: list[Row]) -> Figure:
-    """Accuracy of the fixed and the adaptive sweep less that of the best warmup-cosine."""
-    needed = {BASELINE, "fixed", "adaptive"}
+    """Accuracy of each kind of sweep less that of the best warmup-cosine."""
+    kinds = (("fixed", "o", "0.55"), ("adaptive", "s", "black"), (PROBED, "D", "tab:blue"))
+    needed = {BASELINE, *(kind for kind, _, _ in kinds)}
     groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(11.5, 4.2), layout="constrained")
         axes = drawing.subplots()
-        for method, marker, colour in (("fixed", "o", "0.55"), ("adaptive", "s", "black")):
+        for method, marker, colour in kinds:
             for place, values in enumerate(groups.values()):
                 gap = mean(values[method]) - mean(values[BASELINE])
-                label = f"{method} sweep" if place == 0 else None
+                label = f"sweep: {method}" if place == 0 else None
                 axes.plot([place], [gap], marker, color=colour, markersize=8, label=label)
         axes.axhline(0, color="black", linewidth=0.8)
         labels = [f"{task}\n{optimizer}\n{steps} steps" for task, optimizer, steps in groups]

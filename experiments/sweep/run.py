@@ -10,12 +10,14 @@ A row for each run in results.csv (simulated.csv); those that are there are not 
 `python -m experiments.sweep.plot` makes the tables and the figure.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autowu import AutoWU
+from autowu.probe import NUM_SAMPLES, probe_lrs
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
 from experiments.training.methods import warmup_cosine
@@ -34,9 +36,18 @@ PEAK_LRS = {
 WARMUPS = (0.1, 0.3)
 KEPT = ("adaptive", "fixed")
 BOUNDED = "adaptive, max_lr 0.01"
-MORE = {BOUNDED: partial(AutoWU, max_lr=0.01)}
+PROBED = "adaptive, after a probe"
+PROBED_LESS = "adaptive, after a probe, its images taken off the run"
+PROBES = (PROBED, PROBED_LESS)
+MORE = {BOUNDED: partial(AutoWU, max_lr=0.01), PROBED: AutoWU, PROBED_LESS: AutoWU}
 SIMULATED_STEPS = (60, 120, 500, 5_000)
 Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
+
+
+def steps_off(method: str, batch_size: int) -> int:
+    """Steps that have as many images as the probe, rounded up, where they are to be taken off."""
+    num_images = NUM_SAMPLES * len(probe_lrs(1e-5, 1.0))
+    return math.ceil(num_images / batch_size) if method == PROBED_LESS else 0
 
 
 @dataclass(frozen=True)
@@ -77,9 +88,17 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            recipe = Recipe(self.optimizer, schedule=(VARIANTS | MORE)[method])
+            num_images = NUM_SAMPLES if method in (PROBED, PROBED_LESS) else 0
+            recipe = Recipe(
+                self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
+            )
         outcome = train(
-            task, recipe, batch_size=self.batch_size, epochs=self.epochs, seed=self.seed
+            task,
+            recipe,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+            steps_off=steps_off(method, self.batch_size),
         )
         return outcome.columns()
 
@@ -107,8 +126,10 @@ class SimulatedCell:
         if self.method == "warmup_cosine":
             loss, lr = tuned_loss(self.total_steps, self.curvature)
             return {"log10_loss": f"{loss:.4f}", "lr": f"{lr:.4g}", "switch_step": ""}
-        make = VARIANTS[self.method]
-        loss, scheduler = final_loss(make, self.total_steps, self.curvature, self.seed)
+        make = (VARIANTS | MORE)[self.method]
+        loss, scheduler = final_loss(
+            make, self.total_steps, self.curvature, self.seed, is_probed=self.method == PROBED
+        )
         assert scheduler.start_lr is not None
         return {
             "log10_loss": f"{loss:.4f}",
@@ -124,13 +145,13 @@ def simulated_cells() -> list[SimulatedCell]:
         SimulatedCell(total_steps, curvature, method, seed)
         for total_steps in SIMULATED_STEPS
         for curvature in CURVATURES
-        for method in ("warmup_cosine", *VARIANTS)
+        for method in ("warmup_cosine", PROBED, *VARIANTS)
         for seed in range(1 if method == "warmup_cosine" else 5)
-        if total_steps < 5_000 or method in ("warmup_cosine", *KEPT)
+        if total_steps < 5_000 or method in ("warmup_cosine", PROBED, *KEPT)
     ]
 
 
-def methods(optimizer: str, variants: tuple[str, ...] = tuple(VARIANTS)) -> list[Method]:
+def methods(optimizer: str, variants: tuple[str, ...] = (*PROBES, *VARIANTS)) -> list[Method]:
     grid = [("warmup_cosine", lr, warmup) for lr in PEAK_LRS[optimizer] for warmup in WARMUPS]
     return [*((name, None, None) for name in variants), *grid]
 
@@ -147,10 +168,10 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         return [
             SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
             for seed in range(5)
-            for method in [*((name, None, None) for name in KEPT), *grid]
+            for method in [*((name, None, None) for name in (*PROBES, *KEPT)), *grid]
         ]
     if part == "vit":
-        names = (*KEPT, "without the test of a plateau", BOUNDED)
+        names = (*PROBES, *KEPT, "without the test of a plateau", BOUNDED)
         grid = [("warmup_cosine", lr, 0.1) for lr in PEAK_LRS["adamw"]]
         return [
             SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
@@ -169,7 +190,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         SweepCell("digits", optimizer, 32, 113, method, seed, root)
         for seed in range(3)
         for optimizer in OPTIMIZERS
-        for method in methods(optimizer, KEPT)[: len(KEPT)]
+        for method in ((name, None, None) for name in (PROBED, *KEPT))
     ]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -28,13 +29,29 @@ PEAK_LRS = np.logspace(-5, 0.5, 23)  # of the warmup-cosine
 
 
 def final_loss(
-    make: Callable[[SGD, int, int], AutoWU], total_steps: int, curvature: float, seed: int
+    make: Callable[[SGD, int, int], AutoWU],
+    total_steps: int,
+    curvature: float,
+    seed: int,
+    is_probed: bool = False,
 ) -> tuple[float, AutoWU]:
-    """Run to the end; log10 of the last true loss over the first, and the scheduler."""
+    """Run to the end; log10 of the last true loss over the first, and the scheduler.
+
+    With a probe, if it is to be: on a quadratic of its own, and with the same noise of the loss.
+    """
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = make(optimizer, total_steps, max(1, total_steps // 10))
     rng = np.random.default_rng(seed)
     model = Quadratic(curvature)
+    if is_probed:
+        tried = Quadratic(curvature)
+
+        def take_step() -> float:
+            loss = tried.loss * (1.0 + JITTER * rng.standard_normal())
+            tried.step(float(optimizer.param_groups[0]["lr"]))
+            return loss
+
+        scheduler.probe(nn.Module(), take_step)
     optimizer.step()
     for _ in range(total_steps):
         loss = model.loss * (1.0 + JITTER * rng.standard_normal())

@@ -1,11 +1,16 @@
 """What is compared: AutoWU, and what people use today, each as a recipe of a trial."""
 
+from autowu.probe import NUM_SAMPLES
 from autowu.settings import PAPER
 from experiments.training.trial import Recipe
 
+# As train.py has it; the other recipes of AutoWU begin their sweep at its `min_lr`.
 AUTOWU = {
-    "autowu_cosine": Recipe(),
-    "autowu_constant_cosine": Recipe(schedule_settings={"decay": "constant_cosine"}),
+    "autowu_cosine": Recipe(num_probe_images=NUM_SAMPLES),
+    "autowu_constant_cosine": Recipe(
+        schedule_settings={"decay": "constant_cosine"}, num_probe_images=NUM_SAMPLES
+    ),
+    "autowu_no_probe": Recipe(),
     "autowu_fixed_sweep": Recipe(schedule_settings={"sweep": "fixed"}),
     "paper": Recipe(schedule_settings=PAPER),
 }

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
 from autowu import AutoWU
+from autowu.probe import probe_lrs
 from autowu.trainer import optimizers, schedules
 from autowu.trainer.range_test import lr_range_test
 from experiments.training.tasks import Task
@@ -31,6 +32,9 @@ class Recipe:
     # returns has `step(loss)` and `get_last_lr()`.
     schedule: str | Callable[[Optimizer, int, int], Any] = "autowu"
     schedule_settings: Mapping[str, Any] = field(default_factory=dict)
+    # Of the first batch, for the steps with which AutoWU's adaptive sweep finds where to begin;
+    # 0: it begins at its `min_lr`.
+    num_probe_images: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Outcome:
     start_lr: float | None
     diverged: bool
     total_steps: int
-    extra_steps: int  # of a range test before the run
+    extra_steps: int  # of a range test or a probe before the run
     seconds: float
     losses: tuple[float, ...]  # (total_steps,) before each step, as the schedule saw them
     lrs: tuple[float, ...]
@@ -70,6 +74,7 @@ def train(
     epochs: int,
     seed: int,
     disturb: Disturb | None = None,
+    steps_off: int = 0,
 ) -> Outcome:
     """Train from the weights and the order of images of a seed; test once, at the end.
 
@@ -80,15 +85,17 @@ def train(
         epochs: passes over the images.
         seed: of weights, order and augmentation.
         disturb: makes of each loss that of which the gradient is taken, and that the schedule sees.
+        steps_off: so many optimizer steps fewer than `epochs` make.
     """
     start = time.perf_counter()
     torch.manual_seed(seed)
     network = task.network()
     optimizer = optimizers.build(network, recipe.optimizer, **recipe.optimizer_settings)
     steps_per_epoch = task.steps_per_epoch(batch_size)
-    total_steps = epochs * steps_per_epoch
+    total_steps = epochs * steps_per_epoch - steps_off
     scheduler: Any
     if isinstance(recipe.schedule, str):
+        assert not steps_off, "a schedule by its name is as long as the epochs"
         scheduler = schedules.create(
             recipe.schedule,
             optimizer,
@@ -102,6 +109,11 @@ def train(
     extra_steps = 0
     if isinstance(scheduler, schedules.LateOneCycle):
         extra_steps = _search_peak(task, network, optimizer, scheduler, recipe, batch_size, seed)
+    if recipe.num_probe_images:
+        images, labels = next(task.batches(batch_size, seed))
+        few = images[: recipe.num_probe_images], labels[: recipe.num_probe_images]
+        probe(scheduler, network, few)
+        extra_steps = len(probe_lrs(scheduler.settings.min_lr, scheduler.settings.max_lr))
     losses: list[Tensor] = []
     lrs = []
     for step, (images, labels) in enumerate(islice(task.batches(batch_size, seed), total_steps)):
@@ -133,6 +145,19 @@ def train(
         losses=tuple(curve),
         lrs=tuple(lrs),
     )
+
+
+def probe(scheduler: AutoWU, network: nn.Module, few: tuple[Tensor, Tensor]) -> float | None:
+    """Let the sweep begin where a few images say that the loss falls; returns that LR."""
+
+    def take_step() -> Tensor:
+        loss = F.cross_entropy(network(few[0]), few[1])
+        scheduler.optimizer.zero_grad()
+        loss.backward()
+        scheduler.optimizer.step()
+        return loss
+
+    return scheduler.probe(network, take_step)
 
 
 def _search_peak(

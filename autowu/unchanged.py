@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autowu.trainer.random_state import get_random_state, set_random_state
+from autowu.random_state import get_random_state, set_random_state
 
 PLAIN = (int, float, str, type(None), Tensor, random.Random)  # what an optimizer notes of itself
 
@@ -31,6 +31,7 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     modes = [(module, module.training) for module in network.modules()]
     random_state = get_random_state(device)
     optimizers = [(each, _copy_optimizer(each)) for each in _with_inner(optimizer)]
+    names = [set(vars(each)) for each, _ in optimizers]
     try:
         # Whoever adds to a gradient in place would add to the caller's.
         for parameter in parameters:
@@ -44,8 +45,12 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
             parameter.grad = gradient
         for module, mode in modes:
             module.training = mode
-        for each, (state, entries, attributes) in optimizers:
+        for (each, (state, entries, attributes)), known in zip(optimizers, names, strict=True):
             _restore_optimizer(each, state, entries, attributes)
+            # torch notes `_opt_called` at the first step, to warn of one that comes too late.
+            for name in set(vars(each)) - known:
+                if isinstance(vars(each)[name], PLAIN):
+                    del vars(each)[name]
         set_random_state(random_state, device)
 
 

@@ -1,0 +1,109 @@
+"""The probe: a few steps, all of them taken back, that show where the loss begins to fall.
+
+A sweep from 1e-5 spends its first steps at LRs that train nothing, and a run of 20 or 100 steps
+has none to spend. Where weights can be put back those LRs can be passed on a small part of one
+batch: the LR doubles from step to step, from `min_lr` to `max_lr`, always on the same few samples,
+so that the loss is a smooth function of the LR. The loss has fallen by half of what it falls at
+all between an LR `l` and the next. There, at `l`, the sweep of the run can begin, and be slow from
+its first step on (`sweep.py`). The steps of an optimizer like Adam do not depend on the size of a
+batch, and those of SGD little as long as the weights are random; the best peak LR of the tasks in
+`experiments/sweep` is 2 to 10 times `l`.
+
+Half of the fall means the same for `a * loss + b`. All of it is ours: the paper has no probe.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+GROWTH = 2.0  # ours: at most so much the LR grows from step to step
+LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
+MOST_SKIPPED = 24  # steps that a GradScaler may leave out while it looks for its scale
+NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give the same LR (`experiments/sweep`)
+
+TakeStep = Callable[[], Tensor | float | None]
+
+
+def probe_lrs(min_lr: float, max_lr: float) -> list[float]:
+    """From `min_lr` to `max_lr` in the fewest equal factors of at most 2.
+
+    >>> [round(lr, 6) for lr in probe_lrs(1e-3, 8e-3)]
+    [0.001, 0.002, 0.004, 0.008]
+    """
+    # A little less than what rounding adds to a whole number of doublings.
+    num_factors = max(1, math.ceil(math.log(max_lr / min_lr) / math.log(GROWTH) - 1e-9))
+    return [min_lr * (max_lr / min_lr) ** (k / num_factors) for k in range(num_factors + 1)]
+
+
+def probe_losses(
+    lrs: Sequence[float], set_lr: Callable[[float], None], take_step: TakeStep
+) -> list[float]:
+    """The loss before a step at each of the LRs (n,), one step after the other.
+
+    Args:
+        lrs: (n,).
+        set_lr: writes an LR into the optimizer.
+        take_step: takes a step and returns the loss before it; None: a GradScaler left the step
+            out, and it is taken again.
+
+    Raises:
+        TypeError: `take_step` returns something that is no scalar.
+        RuntimeError: the scaler finds no scale.
+    """
+    losses: list[float] = []
+    num_skipped = 0
+    while len(losses) < len(lrs):
+        set_lr(lrs[len(losses)])
+        loss = take_step()
+        if loss is None:
+            num_skipped += 1
+            if num_skipped > MOST_SKIPPED:
+                raise RuntimeError(
+                    f"{num_skipped} steps of the probe were left out: take_step must return the"
+                    " loss, a float or a 0-d tensor, and None only for a step that a GradScaler"
+                    " skipped"
+                )
+            continue
+        losses.append(_to_float(loss))
+    return losses
+
+
+def lr_of_half_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The LR of the step that brings the loss below half of its fall.
+
+    The fall is that from the first loss to the lowest one; losses from the first one that is not
+    finite on are left out. A loss stands before its step. Of several such steps it is the first
+    after which the loss stays below for another step, or is the lowest: one noisy loss is no fall,
+    and after an explosion a loss may be low by chance.
+
+    Args:
+        lrs: (n,) growing.
+        losses: (n,).
+
+    Returns:
+        One of `lrs`; None where the loss falls nowhere.
+
+    >>> lr_of_half_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
+    0.001
+    >>> lr_of_half_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
+    """
+    finite = list(itertools.takewhile(math.isfinite, losses))
+    if not finite:
+        return None
+    lowest = finite.index(min(finite))
+    level = finite[0] * LEVEL + finite[lowest] * (1.0 - LEVEL)
+    for after in range(1, lowest + 1):
+        if finite[after] < level and (after == lowest or finite[after + 1] < level):
+            return lrs[after - 1]
+    return None
+
+
+def _to_float(loss: object) -> float:
+    if isinstance(loss, Tensor) and loss.dim() == 0:
+        return float(loss.detach())
+    if isinstance(loss, float):
+        return loss
+    what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+    raise TypeError(f"take_step must return the loss, a float or a 0-d tensor, got {what}")
