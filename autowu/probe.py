@@ -3,11 +3,10 @@
 A sweep from 1e-5 spends its first steps at LRs that train nothing, and a run of 20 or 100 steps
 has none to spend. Where weights can be put back those LRs can be passed on a small part of one
 batch: the LR doubles from step to step, from `min_lr` to `max_lr`, always on the same few samples,
-so that the loss is a smooth function of the LR. The loss has fallen by half of what it falls at
-all between an LR `l` and the next. There, at `l`, the sweep of the run can begin, and be slow from
-its first step on (`sweep.py`). The steps of an optimizer like Adam do not depend on the size of a
-batch, and those of SGD little as long as the weights are random; the best peak LR of the tasks in
-`experiments/sweep` is 2 to 10 times `l`.
+so that the loss is a smooth function of the LR. At some LR `p` a step takes it below half of all
+that it falls. Near `p` the sweep of the run can begin, and be slow from its first step on
+(`sweep.py`). The steps of an optimizer like Adam do not depend on the size of a batch, and those
+of SGD little as long as the weights are random.
 
 Half of the fall means the same for `a * loss + b`. All of it is ours: the paper has no probe.
 """
@@ -21,7 +20,7 @@ from torch import Tensor
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
 MOST_SKIPPED = 24  # steps that a GradScaler may leave out while it looks for its scale
-NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give the same LR (`experiments/sweep`)
+NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give nearly the same LR (`experiments/probe`)
 
 TakeStep = Callable[[], Tensor | float | None]
 

@@ -46,7 +46,7 @@ from autowu.settings import (
     SweepKind,
     check_integer,
 )
-from autowu.sweep import Sweep, first_fall_step
+from autowu.sweep import Sweep, first_fall_step, first_lr
 from autowu.unchanged import unchanged
 
 STATE_VERSION = 2
@@ -327,7 +327,7 @@ class AutoWU(LRScheduler):
         return self._decay(done, length, self._start_lr)
 
     def probe(self, model: nn.Module, take_step: TakeStep) -> float | None:
-        """Find where the loss begins to fall by steps that are taken back; begin the sweep there.
+        """Find where the loss begins to fall by steps that are taken back; begin the sweep by it.
 
         The LR goes from `min_lr` to `max_lr` in factors of at most 2 (18 steps at the defaults);
         `take_step` takes a step at each. The weights, the optimizer and the random states are as
@@ -353,8 +353,8 @@ class AutoWU(LRScheduler):
             take_step: takes one optimizer step and returns the loss before it, 0-d or a float.
 
         Returns:
-            The LR of the first step, as `begin_at` sets it; None where the loss fell nowhere, and
-            the sweep begins at `min_lr`.
+            The LR at which the loss begins to fall; the sweep begins there, or in a long run up to
+            10 times below. None where it fell nowhere, and the sweep begins at `min_lr`.
 
         Raises:
             ValueError: the run has begun, or the sweep is fixed.
@@ -374,16 +374,16 @@ class AutoWU(LRScheduler):
             mean = torch.tensor(losses, dtype=torch.float64, device=self._device())
             dist.all_reduce(mean, group=self._process_group)
             losses = (mean / num_ranks(self._process_group)).tolist()
-        lr = lr_of_half_fall(lrs, losses)
-        if lr is not None:
-            self.begin_at(lr)
-        return lr
+        fall_lr = lr_of_half_fall(lrs, losses)
+        if fall_lr is not None:
+            self.begin_at(first_lr(self._settings, fall_lr))
+        return fall_lr
 
     def begin_at(self, lr: float) -> None:
-        """Begin the sweep at an LR at which the loss is known to fall, before the first `step()`.
+        """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
-        From there it grows evenly to `max_lr` at `W`, but at most 1.03x a step, or as much as makes
-        a factor of 3 in `W` steps.
+        From there the LR grows evenly to `max_lr` at `W`, but at most 1.03x a step, or as much as
+        makes a factor of 3 in `W` steps.
 
         Args:
             lr: from `min_lr` to below `max_lr`.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import chain, count, islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,39 @@ class Request(NamedTuple):
 
     epoch: int
     indices: Tensor
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images a rank works on, step by step; of plain numbers alone.
+
+    Loader processes are asked by it for the rest of the run. If it held the `ImageData` that holds
+    them, they would outlive an abandoned run until the garbage collector comes by, for which each
+    of them then makes it wait.
+    """
+
+    num_images: int
+    batch_size: int  # images per optimizer step, over all ranks
+    micro_batch_size: int
+    accumulate: int
+    rank: int
+    seed: int
+
+    def requests(self, epoch: int, first_step: int = 0) -> Iterator[Request]:
+        """One for each micro-batch of the rank in an epoch, from a step of it on."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.num_images)
+        indices = torch.from_numpy(order)
+        share = self.micro_batch_size * self.accumulate
+        for step in range(first_step, self.num_images // self.batch_size):
+            start = step * self.batch_size + self.rank * share
+            for micro_batch in indices[start : start + share].split(self.micro_batch_size):
+                yield Request(epoch, micro_batch)
+
+    def endless(self, epoch: int, first_step: int, epochs: int | None) -> Iterator[Request]:
+        """The same, and those of the epochs after it up to `epochs`; None: of all."""
+        yield from self.requests(epoch, first_step)
+        for later in count(epoch + 1) if epochs is None else range(epoch + 1, epochs):
+            yield from self.requests(later)
 
 
 @dataclass
@@ -88,7 +121,9 @@ class ImageData:
         """
         if self._stream_at != (epoch, first_step):
             self._stream = self._load_from(epoch, first_step)
+            self._stream_at = (epoch, first_step)
         for step in range(first_step, self.steps_per_epoch):
+            assert self._stream_at == (epoch, step), "other batches were asked for meanwhile"
             self._stream_at = None  # in case that loading fails
             started = time.perf_counter()
             raw = [next(self._stream) for _ in range(self.accumulate)]
@@ -101,8 +136,8 @@ class ImageData:
 
     def first_batches(self, epoch: int, num_steps: int) -> Iterator[list[Batch]]:
         """The first steps of an epoch, beside and without disturbing `train_batches`."""
-        requests = islice(self._requests(epoch, 0), num_steps * self.accumulate)
-        loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=False)
+        requests = islice(self._order.requests(epoch), num_steps * self.accumulate)
+        loader = Loader(self.train, self._num_side_workers(self.train), self.ranks.device, False)
         loaded = loader(requests)
         for step in range(min(num_steps, self.steps_per_epoch)):
             raw = [next(loaded) for _ in range(self.accumulate)]
@@ -110,36 +145,36 @@ class ImageData:
 
     def first_images(self, count: int) -> Batch:
         """The rank's first images of the run, at most a micro-batch of them, unmixed."""
-        request = next(self._requests(0, 0))
+        request = next(self._order.requests(epoch=0))
         return self._to_device(*self.train.batch(request.indices[:count], request.epoch))
 
     def _load_from(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Micro-batches of this rank, from a step of an epoch to the end of the run."""
         if self._loader is None:
-            self._loader = Loader(self.train, self.num_workers, self.ranks.device, persistent=True)
-        later = count(epoch + 1) if self.epochs is None else range(epoch + 1, self.epochs)
-        ahead = chain.from_iterable(self._requests(each, 0) for each in later)
-        return self._loader(chain(self._requests(epoch, first_step), ahead))
+            self._loader = Loader(self.train, self.num_workers, self.ranks.device, True)
+        return self._loader(self._order.endless(epoch, first_step, self.epochs))
 
-    def _requests(self, epoch: int, first_step: int) -> Iterator[Request]:
-        """One for each micro-batch of this rank in an epoch, from a step of it on."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train))
-        indices = torch.from_numpy(order)
-        size = self.micro_batch_size
-        for step in range(first_step, self.steps_per_epoch):
-            start = step * self.batch_size + self.ranks.rank * size * self.accumulate
-            part = indices[start : start + size * self.accumulate]
-            for micro_batch in part.split(size):
-                yield Request(epoch, micro_batch)
+    @property
+    def _order(self) -> Order:
+        return Order(
+            num_images=len(self.train),
+            batch_size=self.batch_size,
+            micro_batch_size=self.micro_batch_size,
+            accumulate=self.accumulate,
+            rank=self.ranks.rank,
+            seed=self.seed,
+        )
+
+    def _num_side_workers(self, images: Images) -> int:
+        """Of a pass beside the training: decoded images are there sooner than a process is."""
+        return 0 if isinstance(images, MemoryImages) else self.num_workers
 
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images, each once over all ranks."""
         share = torch.arange(len(self.test))[self.ranks.rank :: self.ranks.world_size]
         sizes = max(EVALUATION_BATCH, self.micro_batch_size)
         requests = [Request(0, part) for part in share.split(sizes)] if len(share) else []
-        # Decoded ones are there sooner than a process that would fetch them.
-        num_workers = 0 if isinstance(self.test, MemoryImages) else self.num_workers
-        loader = Loader(self.test, num_workers, self.ranks.device, persistent=False)
+        loader = Loader(self.test, self._num_side_workers(self.test), self.ranks.device, False)
         for images, labels in loader(requests):
             yield self._to_device(images, labels)
 

@@ -101,11 +101,14 @@ def _probe(
         start_training(state.network, state.optimizer)
         lr = scheduler.probe(state.network, lambda: step_of_ranks(take_step, [batch], ranks, stop))
     if ranks.is_main:
-        steps = f"by steps with {len(batch[0])} images, taken back"
-        found = f"the loss begins to fall at LR {lr:.3g}; the sweep begins there"
         if lr is None:
-            found = f"the loss falls nowhere; the sweep begins at schedule.min_lr={chosen.min_lr}"
-        print(f"probe ({steps}): {found}", flush=True)
+            found = "the loss falls nowhere"
+        else:
+            found = f"the loss begins to fall at LR {lr:.3g}"
+        print(
+            f"probe, {len(batch[0])} images: {found}; the sweep begins at {scheduler.lr_at(0):.3g}",
+            flush=True,
+        )
 
 
 def _make(

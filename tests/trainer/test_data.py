@@ -1,5 +1,8 @@
 """Batches: which images a step sees, whoever asks for them, and what may be wrong with the data."""
 
+import gc
+import multiprocessing
+import weakref
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -155,6 +158,45 @@ def test_loading_ahead_changes_nothing(num_workers: int, epochs: int | None) -> 
 def test_only_the_run_is_loaded_ahead() -> None:
     data = load_data("digits", 400, ranks=Ranks(), num_workers=0, epochs=2)
     assert len(list(data._load_from(0, 1))) == 2 + 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_data_that_is_given_up_is_gone_at_once(num_workers: int) -> None:
+    """Loader processes that are left to the garbage collector hold it up for 20 seconds."""
+    data = load_data("digits", 400, ranks=Ranks(), num_workers=num_workers)
+    batches = data.train_batches(0)
+    next(batches)
+    gone = weakref.ref(data)
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        del batches, data
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert len(set(multiprocessing.active_children()) & before) == len(before) - num_workers
+
+
+def test_two_passes_over_the_training_batches_do_not_mix() -> None:
+    data = load_data("digits", 400, ranks=Ranks(), num_workers=0)
+    expected = epoch_of(data, 0, 1)
+    next(data.train_batches(0))
+    assert list(data.train_batches(0, 3)) == []
+    again = epoch_of(data, 0, 1)
+    assert all(torch.equal(a[0][0], b[0][0]) for a, b in zip(again, expected, strict=True))
+    first = data.train_batches(0)
+    next(first)
+    next(data.train_batches(1))
+    with pytest.raises(AssertionError, match="other batches"):
+        next(first)
+
+
+def test_the_first_images_are_those_of_the_first_step(digits: ImageData) -> None:
+    images, labels = digits.first_images(32)
+    whole = epoch_of(digits, 0)[0][0]
+    assert torch.equal(images, whole[0][:32])
+    assert torch.equal(labels, whole[1][:32])
+    assert len(digits.first_images(1000)[0]) == 100  # no more than a micro-batch
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 7])
