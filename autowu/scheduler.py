@@ -345,8 +345,8 @@ class AutoWU(LRScheduler):
             model.train()
             scheduler.probe(model, take_step)
 
-        With several ranks call it on all of them, each with samples of its own; the losses are
-        averaged. A GradScaler keeps the scale that it finds; return None where it skipped a step.
+        With several ranks call it on all of them, with the same samples or with others; the losses
+        are averaged. A GradScaler keeps the scale that it finds; return None where it skips a step.
 
         Args:
             model: what `take_step` trains.

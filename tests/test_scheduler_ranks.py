@@ -184,7 +184,22 @@ def group_of_two(rank: int) -> dict[str, Any]:
     return train(build(pair if rank else alone), lambda step: loss_of(rank, step))
 
 
+def probed(rank: int) -> dict[str, Any]:
+    """In their mean the losses fall past half at the step of the third LR, in each at another."""
+    curves = ([4.0, 1.0, 1.0, 0.5, 0.0, 9.0], [4.0, 4.0, 4.0, 0.0, 0.0, 9.0])
+    found = {}
+    for name, ends in (("whole", ()), ("dead", (float("nan"),) * 2)):
+        scheduler = build(min_lr=1e-3, max_lr=0.032)
+        losses = iter([*curves[rank][: 6 - len(ends) * rank], *ends * rank])
+        found[name] = [
+            scheduler.probe(torch.nn.Module(), lambda each=losses: next(each)),
+            scheduler.get_last_lr()[0],
+        ]
+    return found
+
+
 JOBS = (
+    probed,
     whole_run,
     published_run,
     nan_on_one_rank,
@@ -252,6 +267,13 @@ def of(results: list[dict[str, Any]]) -> Callable[..., list[dict[str, Any]]]:
 
 def mean_loss(ranks: tuple[int, ...], step: int) -> float:
     return sum(loss_of(rank, step) for rank in ranks) / len(ranks)
+
+
+def test_ranks_probe_by_the_mean_of_their_losses(of: Any) -> None:
+    one, other = of(probed)
+    assert one == other
+    assert one["whole"] == pytest.approx([4e-3, 4e-3])
+    assert one["dead"] == pytest.approx([4e-3, 4e-3])  # 4, 2.5, 2.5, 0.25 and then not finite
 
 
 def test_ranks_with_different_losses_agree_on_every_lr_and_test(of: Any) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from autowu import AutoWU
 from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
 
@@ -116,7 +118,7 @@ def test_a_run_leaves_all_its_files(finished: Path) -> None:
     rows = (finished / "steps.csv").read_text().splitlines()
     assert rows[0] == "step,lr,loss"
     assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(88))
-    assert float(rows[1].split(",")[1]) == 1e-5  # the sweep starts at min_lr
+    assert float(rows[1].split(",")[1]) == summary["first_lr"]
 
 
 def test_metrics_agree_with_steps_and_summary(finished: Path) -> None:
@@ -199,6 +201,49 @@ def test_the_closing_lines_say_how_the_warmup_ended(
     lines = closing_lines(summary, Path("schedule.png")).splitlines()
     assert any(line.startswith(expected) for line in lines)
     assert len(lines) == 3 + diverged
+
+
+def first_lr(folder: Path) -> float:
+    return float((folder / "steps.csv").read_text().splitlines()[1].split(",")[1])
+
+
+def test_a_run_says_where_its_probe_saw_the_loss_fall_and_begins_by_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for images, seen in (("16", "16"), ("1000", "64")):  # no more than a batch
+        folder = tmp_path / images
+        assert run(folder, f"schedule.probe={images}", "epochs=1") == 0
+        line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("probe"))
+        found = re.fullmatch(
+            r"probe, (\d+) images: the loss begins to fall at LR (\S+); the sweep begins at (\S+)",
+            line,
+        )
+        assert found, line
+        assert found[1] == seen
+        assert 1e-3 < float(found[2]) < 0.05
+        assert float(found[3]) == pytest.approx(first_lr(folder), rel=1e-2)
+        assert first_lr(folder) == json.loads((folder / "summary.json").read_text())["first_lr"]
+
+
+@pytest.mark.parametrize("settings", [["schedule.probe=0"], ["schedule.sweep=fixed"]])
+def test_without_a_probe_the_sweep_begins_at_min_lr(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "run", *settings, "epochs=1", "schedule.min_lr=1e-4") == 0
+    assert "probe, " not in capsys.readouterr().out
+    assert first_lr(tmp_path / "run") == 1e-4
+
+
+def test_a_probe_changes_nothing_but_where_the_sweep_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the LR that the probe finds, but found by nobody, the run is the same bit for bit."""
+    settings = ["epochs=2", "ema_decay=0.9", "clip_grad_norm=1.0", "accumulate=2"]
+    assert run(tmp_path / "probed", *settings) == 0
+    lr = first_lr(tmp_path / "probed")
+    monkeypatch.setattr(AutoWU, "probe", lambda self, *_: self.begin_at(lr))
+    assert run(tmp_path / "told", *settings) == 0
+    assert_same_run(tmp_path / "probed", tmp_path / "told")
 
 
 def test_changed_settings_are_refused_and_nothing_is_touched(

@@ -82,13 +82,13 @@ class AutoWUMixin(Trainer):
     def training_step(self, model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         if self._is_to_probe:
             self._is_to_probe = False
-            self._probe(model, inputs)
+            self._probe(model, inputs, *args, **kwargs)
         loss = super().training_step(model, inputs, *args, **kwargs)
         # What a window's steps return adds up to its mean, and AutoWU averages what it observes.
         self.lr_scheduler.observe(loss * self.current_gradient_accumulation_steps)
         return loss
 
-    def _probe(self, model: nn.Module, inputs: Any) -> None:
+    def _probe(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> None:
         """Let an adaptive sweep begin where a few samples say that the loss falls."""
         scheduler, accelerator = self.lr_scheduler, self.accelerator
         plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
@@ -98,12 +98,16 @@ class AutoWUMixin(Trainer):
             or accelerator.distributed_type not in plain
         ):
             return
-        few = _first(self._prepare_inputs(inputs), self._num_probe_samples)
+        inputs = self._prepare_inputs(inputs)
+        few = _first(inputs, self._num_probe_samples)
+        if num_items_in_batch is not None:  # labels of a whole window, by which a model divides
+            window = _num_samples(inputs) * self.current_gradient_accumulation_steps
+            num_items_in_batch = num_items_in_batch * _num_samples(few) / window
         optimizer: Any = self.optimizer
 
         def take_step() -> Tensor | None:
             with self.compute_loss_context_manager():
-                loss: Any = self.compute_loss(model, few)
+                loss: Any = self.compute_loss(model, few, num_items_in_batch=num_items_in_batch)
             loss = loss.mean()  # of several GPUs in one process
             accelerator.backward(loss)
             if self.args.max_grad_norm:
@@ -143,6 +147,12 @@ def _first(inputs: Any, num_samples: int) -> Any:
     if isinstance(inputs, Mapping):
         return {name: _first(value, num_samples) for name, value in inputs.items()}
     return inputs
+
+
+def _num_samples(inputs: Any) -> int:
+    """Of the first tensor in a batch."""
+    values = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+    return next((len(v) for v in values if isinstance(v, Tensor) and v.dim()), 1)
 
 
 def _check_arguments(args: TrainingArguments) -> None:

@@ -7,12 +7,13 @@ or loader processes, and an epoch can be entered at any step.
 """
 
 import atexit
+import math
 import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import count, islice
 from typing import Any, NamedTuple
@@ -143,10 +144,16 @@ class ImageData:
             raw = [next(loaded) for _ in range(self.accumulate)]
             yield [self._mixed(*self._to_device(*each), epoch, step) for each in raw]
 
-    def first_images(self, count: int) -> Batch:
-        """The rank's first images of the run, at most a micro-batch of them, unmixed."""
-        request = next(self._order.requests(epoch=0))
-        return self._to_device(*self.train.batch(request.indices[:count], request.epoch))
+    def first_images(self, count: int) -> list[Batch]:
+        """The first images of the run, at most a batch, unmixed; the same on all ranks.
+
+        In equal parts, or nearly so, none of them larger than a micro-batch.
+        """
+        whole = replace(self._order, rank=0, micro_batch_size=self.batch_size, accumulate=1)
+        request = next(whole.requests(epoch=0))
+        indices = request.indices[:count]
+        parts = indices.chunk(math.ceil(len(indices) / self.micro_batch_size))
+        return [self._to_device(*self.train.batch(part, request.epoch)) for part in parts]
 
     def _load_from(self, epoch: int, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Micro-batches of this rank, from a step of an epoch to the end of the run."""

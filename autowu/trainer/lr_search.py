@@ -93,22 +93,21 @@ def _probe(
     stop: StopSignals,
 ) -> None:
     """Let the sweep begin where the loss does begin to fall, and say where that is."""
-    batch = images.first_images(chosen.probe)
+    parts = images.first_images(chosen.probe)
     with trial(take_step):
-        # Not what torch.compile made for whole batches, nor DistributedDataParallel: for this each
-        # rank may go a way of its own, and the losses are averaged.
+        # Not what torch.compile made for whole batches, nor DistributedDataParallel: all ranks take
+        # the same steps with the same images, so that the LR does not depend on their number.
         take_step.replica = state.network
         start_training(state.network, state.optimizer)
-        lr = scheduler.probe(state.network, lambda: step_of_ranks(take_step, [batch], ranks, stop))
+        lr = scheduler.probe(state.network, lambda: step_of_ranks(take_step, parts, ranks, stop))
     if ranks.is_main:
         if lr is None:
             found = "the loss falls nowhere"
         else:
             found = f"the loss begins to fall at LR {lr:.3g}"
-        print(
-            f"probe, {len(batch[0])} images: {found}; the sweep begins at {scheduler.lr_at(0):.3g}",
-            flush=True,
-        )
+        num_images = sum(len(labels) for _, labels in parts)
+        begin = f"the sweep begins at {scheduler.lr_at(0):.3g}"
+        print(f"probe, {num_images} images: {found}; {begin}", flush=True)
 
 
 def _make(

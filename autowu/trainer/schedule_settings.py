@@ -75,8 +75,8 @@ class AutoWUSettings(FindsLRSettings):
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
     growth: Literal["exponential", "linear"] = "exponential"
     sweep: Literal["adaptive", "fixed"] = "adaptive"  # adaptive: with exponential growth alone
-    # Images of a rank that the steps before the run are taken with which find where an adaptive
-    # sweep begins, and which are taken back; 0: none are taken, the sweep begins at min_lr.
+    # Images for the few steps before the run, taken back, that find where an adaptive sweep begins;
+    # 0: it begins at min_lr.
     probe: int = limited(32, at_least=0)
     decay: Decay = "cosine"
     # Of all steps; of constant_cosine and the two wsd only.

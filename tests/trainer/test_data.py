@@ -191,12 +191,17 @@ def test_two_passes_over_the_training_batches_do_not_mix() -> None:
         next(first)
 
 
-def test_the_first_images_are_those_of_the_first_step(digits: ImageData) -> None:
-    images, labels = digits.first_images(32)
+def test_the_first_images_are_those_of_the_first_step_on_every_rank(digits: ImageData) -> None:
+    ((images, labels),) = digits.first_images(32)
     whole = epoch_of(digits, 0)[0][0]
     assert torch.equal(images, whole[0][:32])
     assert torch.equal(labels, whole[1][:32])
-    assert len(digits.first_images(1000)[0]) == 100  # no more than a micro-batch
+    assert sum(len(part) for _, part in digits.first_images(1000)) == 100  # no more than a batch
+    for number in range(4):
+        data = load_data("digits", 100, ranks=rank(number, 4), num_workers=0)
+        parts = data.first_images(32)
+        assert [len(part) for _, part in parts] == [16, 16]  # micro-batches are of 25
+        assert torch.equal(torch.cat([part for part, _ in parts]), images)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 7])

@@ -1,0 +1,330 @@
+"""The probe: what it finds, that nothing of it stays, and where the sweep then begins."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autowu import AutoWU, replay
+from autowu.probe import LEVEL, lr_of_half_fall, probe_losses, probe_lrs
+from autowu.settings import PAPER
+from autowu.sweep import first_lr
+from tests.helpers import assert_same_state
+
+LRS = [10.0**k for k in range(-6, 2)]
+
+
+@pytest.mark.parametrize(("low", "high", "number"), [(1e-5, 1.0, 18), (1e-3, 8e-3, 4), (1, 1.1, 2)])
+def test_the_lrs_at_most_double_from_the_least_to_the_most(
+    low: float, high: float, number: int
+) -> None:
+    lrs = probe_lrs(low, high)
+    assert len(lrs) == number
+    assert (lrs[0], lrs[-1]) == pytest.approx((low, high))
+    factors = [b / a for a, b in pairwise(lrs)]
+    assert factors == pytest.approx([factors[0]] * len(factors))
+    assert 1.0 < factors[0] <= 2.0 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("losses", "index"),
+    [
+        ([2.0, 2.0, 1.9, 1.4, 1.1, 1.0, 3.0, 9.0], 2),  # the step that brings 1.4, below 1.5
+        ([2.0, 1.0], 0),
+        ([2.0, 2.0, 1.0, 7.0, 9.0], 1),  # the lowest alone
+        ([2.0, 1.4, 1.9, 1.8, 1.2, 1.0, 9.0], 3),  # one low loss is no fall
+        ([2.0, 1.8, 1.3, 1.2, 9.0, 9.0, 1.1, 9.0], 1),  # low by chance after an explosion
+        ([2.0, 1.9, 1.2, 1.0, math.nan, 0.1, 0.1], 1),
+        ([2.0, 1.9, 1.2, math.inf], 1),
+        ([2.0, 2.1, 2.2, 2.3], None),
+        ([2.0, 2.0, 2.0], None),
+        ([math.nan, 1.0], None),
+        ([], None),
+    ],
+)
+def test_the_lr_is_that_of_the_step_past_half_of_the_fall(
+    losses: list[float], index: int | None
+) -> None:
+    assert lr_of_half_fall(LRS, losses) == (None if index is None else LRS[index])
+
+
+@given(
+    losses=st.lists(st.integers(0, 1000), min_size=1, max_size=8),
+    scale=st.sampled_from([0.25, 4.0, 1024.0]),
+    offset=st.integers(-1000, 1000),
+)
+def test_it_is_the_same_for_any_scale_and_offset_of_the_loss(
+    losses: list[int], scale: float, offset: int
+) -> None:
+    values = [float(loss) for loss in losses]
+    moved = [scale * (loss + offset) for loss in losses]
+    found = lr_of_half_fall(LRS, values)
+    assert lr_of_half_fall(LRS, moved) == found
+    assert (found is None) == (min(values) == values[0])
+    if found is not None:
+        after = values[LRS.index(found) + 1]
+        assert after < values[0] * LEVEL + min(values) * (1 - LEVEL)
+
+
+def test_a_step_that_the_scaler_left_out_is_taken_again_at_the_same_lr() -> None:
+    written: list[float] = []
+    answers = iter([None, None, 2.0, None, torch.tensor(1.0)])
+    assert probe_losses([0.1, 0.2], written.append, lambda: next(answers)) == [2.0, 1.0]
+    assert written == [0.1, 0.1, 0.1, 0.2, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (None, RuntimeError, "25 steps of the probe were left out"),
+        (3, TypeError, "take_step must return the loss.*got 3"),
+        (torch.zeros(2), TypeError, r"shape \(2,\)"),
+    ],
+)
+def test_a_step_that_gives_no_loss_is_an_error(
+    answer: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        probe_losses([0.1], lambda lr: None, lambda: answer)
+
+
+class Training:
+    """A small network with batch norm and dropout, and AutoWU for it."""
+
+    def __init__(self, total_steps: int = 60, optimizer: str = "AdamW", **settings: Any) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(
+            nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 4)
+        )
+        groups = [
+            {"params": self.model[0].parameters(), "lr_scale": 0.5},
+            {"params": [*self.model[1].parameters(), *self.model[4].parameters()]},
+        ]
+        self.optimizer = getattr(torch.optim, optimizer)(groups, lr=torch.tensor(0.25))
+        self.scheduler = AutoWU(self.optimizer, total_steps, 10, **settings)
+        self.inputs = torch.randn(64, 8)
+        self.targets = self.inputs[:, :4].argmax(1)
+        self.lrs: list[list[float]] = []  # of each step
+
+    def step_on(self, number: int) -> Tensor:
+        loss = F.cross_entropy(self.model(self.inputs[:number]), self.targets[:number])
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.lrs.append([float(group["lr"]) for group in self.optimizer.param_groups])
+        return loss
+
+    def probe(self) -> float | None:
+        return self.scheduler.probe(self.model, lambda: self.step_on(32))
+
+    def state(self) -> Any:
+        groups = [
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
+            for group in self.optimizer.param_groups
+        ]
+        weights = copy.deepcopy(self.model.state_dict())
+        moments = copy.deepcopy(self.optimizer.state_dict()["state"])
+        return [dict(weights), moments, copy.deepcopy(groups), torch.get_rng_state()]
+
+    def run(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.scheduler.step(self.step_on(64))
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_a_probe_leaves_the_lr_alone_behind(optimizer: str) -> None:
+    training = Training(optimizer=optimizer)
+    training.step_on(64)  # moments that a probe must not change
+    before = training.state()
+    tensor_lrs = [group["lr"] for group in training.optimizer.param_groups]
+    gradients = [p.grad for p in training.model.parameters()]
+    training.lrs.clear()
+    fall_lr = training.probe()
+    assert_same_state(training.state(), before)
+    after = [p.grad for p in training.model.parameters()]
+    assert all(a is b for a, b in zip(after, gradients, strict=True))
+    assert fall_lr is not None
+    first = first_lr(training.scheduler.settings, fall_lr)
+    assert 1e-3 < first <= fall_lr < 1.0
+    for group, tensor, scale in zip(
+        training.optimizer.param_groups, tensor_lrs, (0.5, 1.0), strict=True
+    ):
+        assert group["lr"] is tensor, "a tensor LR is filled, never replaced"
+        assert float(tensor) == pytest.approx(scale * first)
+    assert training.scheduler.get_last_lr() == pytest.approx([0.5 * first, first])
+    # The probe kept the ratio of the groups.
+    expected = probe_lrs(1e-5, 1.0)
+    assert [pair[1] for pair in training.lrs] == pytest.approx(expected)
+    assert [pair[0] for pair in training.lrs] == pytest.approx([0.5 * lr for lr in expected])
+
+
+def test_a_run_after_a_probe_is_that_which_begins_at_its_lr_bit_for_bit() -> None:
+    probed, told = Training(), Training()
+    probed.probe()
+    told.scheduler.begin_at(probed.scheduler.lr_at(0))
+    for training in (probed, told):
+        training.lrs.clear()
+        torch.manual_seed(1)  # of the dropout
+        training.run(60)
+    assert probed.lrs == told.lrs
+    assert_same_state(probed.state(), told.state())
+    assert_same_state(probed.scheduler.state_dict(), told.scheduler.state_dict())
+
+
+def test_the_order_of_the_calls_is_still_watched_after_a_probe() -> None:
+    training = Training()
+    training.probe()
+    with pytest.warns(UserWarning, match="`lr_scheduler.step\\(\\)` before `optimizer.step\\(\\)`"):
+        training.scheduler.step(1.0)
+
+
+def test_what_goes_wrong_in_a_probe_leaves_all_as_it_was() -> None:
+    training = Training()
+    before = training.state()
+    calls = 0
+
+    def fails() -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return training.step_on(32)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.scheduler.probe(training.model, fails)
+    assert_same_state(training.state(), before)
+    assert training.scheduler.get_last_lr()[1] == pytest.approx(1e-5)
+    assert training.probe() is not None, "it can be tried again"
+
+
+def test_a_loss_that_never_falls_leaves_the_sweep_at_min_lr() -> None:
+    training = Training()
+    losses = iter(range(18))
+    assert training.scheduler.probe(training.model, lambda: float(next(losses))) is None
+    assert training.scheduler.lr_at(0) == 1e-5
+    assert training.scheduler.fall_step is None
+    training.run(5)
+    assert training.scheduler.lr_at(5) > 2e-4, "fast, until the loss is seen to fall"
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "share", "reach"),
+    [(14, 1.0, 3.0), (60, 1.0, 3.0), (120, 1.0, 1.03**60), (200, 6 / 1.03**100, 6.0)],
+)
+def test_where_a_sweep_begins_and_how_far_it_gets_in_the_longest_warmup(
+    total_steps: int, share: float, reach: float
+) -> None:
+    scheduler = Training(total_steps).scheduler
+    first = first_lr(scheduler.settings, 2e-3)
+    assert first == pytest.approx(share * 2e-3)
+    scheduler.begin_at(first)
+    end = scheduler.lr_at(scheduler.warmup_steps)
+    assert end == pytest.approx(2e-3 * reach if share < 1 else first * reach)
+
+
+def test_a_long_sweep_begins_ten_times_lower_and_goes_evenly_to_max_lr() -> None:
+    scheduler = Training(10_000).scheduler
+    first = first_lr(scheduler.settings, 2e-3)
+    assert first == pytest.approx(2e-4)
+    scheduler.begin_at(first)
+    for step in (0, 1, 100, 4999, 5000):
+        assert scheduler.lr_at(step) == pytest.approx(2e-4 * 5000 ** (step / 5000))
+        assert scheduler.sweep_step(scheduler.lr_at(step)) == pytest.approx(step)
+
+
+@pytest.mark.parametrize("lr", [1e-5, 0.5, 0.99])
+def test_no_warmup_is_so_short_or_start_so_high_that_the_lr_passes_max_lr(lr: float) -> None:
+    scheduler = Training(4).scheduler
+    scheduler.begin_at(lr)
+    assert scheduler.lr_at(0) == lr
+    assert max(scheduler.lr_at(step) for step in range(5)) <= 1.0
+
+
+def test_first_lr_never_leaves_the_sweep() -> None:
+    assert first_lr(Training(5_000).scheduler.settings, 2e-5) == 1e-5
+    assert first_lr(Training(10**9).scheduler.settings, 1e-2) == pytest.approx(1e-3)
+
+
+def test_a_probed_run_is_saved_and_goes_on() -> None:
+    whole, part = Training(), Training()
+    for training in (whole, part):
+        training.probe()
+        training.lrs.clear()
+    torch.manual_seed(1)
+    whole.run(60)
+    torch.manual_seed(1)
+    part.run(13)
+    saved = copy.deepcopy(part.scheduler.state_dict())
+    part.scheduler = AutoWU(part.optimizer, 60, 10)
+    part.scheduler.load_state_dict(saved)
+    part.run(47)
+    assert part.lrs == whole.lrs
+    assert_same_state(part.scheduler.state_dict(), whole.scheduler.state_dict())
+
+
+def test_a_replay_that_is_told_the_first_lr_decides_as_the_run_did() -> None:
+    training = Training(300)
+    training.probe()
+    training.run(300)
+    found = training.scheduler
+    again = replay(found.losses, 300, 10, first_lr=found.lr_at(0))
+    assert again.switch_step == found.switch_step
+    assert again.start_lr == found.start_lr
+    assert again.tests == found.tests
+    with pytest.raises(ValueError, match='begin_at is for sweep="adaptive"'):
+        replay(found.losses, 300, 10, first_lr=1e-3, sweep="fixed")
+
+
+def stepped(training: Training) -> Training:
+    training.run(1)
+    return training
+
+
+def observed(training: Training) -> Training:
+    training.scheduler.observe(1.0)
+    return training
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Training(sweep="fixed"), "sweep='fixed', growth='exponential'"),
+        (lambda: Training(growth="linear"), "growth='linear'"),
+        (lambda: Training(**PAPER), "sweep='fixed'"),
+        (lambda: stepped(Training()), "before the first step, and the run stands at step 1"),
+        (lambda: observed(Training()), "at step 0 with a loss observed"),
+    ],
+)
+def test_a_probe_where_it_makes_no_sense_is_refused(
+    make: Callable[[], Training], message: str
+) -> None:
+    training = make()
+    lr = training.scheduler.get_last_lr()
+    with pytest.raises(ValueError, match=message):
+        training.probe()
+    with pytest.raises(ValueError, match=message):
+        training.scheduler.begin_at(1e-3)
+    assert training.scheduler.get_last_lr() == lr
+
+
+@pytest.mark.parametrize("lr", [1e-6, 1.0, -1.0, math.nan, math.inf])
+def test_an_lr_outside_of_the_sweep_is_refused(lr: float) -> None:
+    with pytest.raises(ValueError, match=f"from min_lr=1e-05 to below max_lr=1, got {lr}"):
+        Training().scheduler.begin_at(lr)
+
+
+def test_a_probe_asks_for_nothing_of_the_callers_modes() -> None:
+    training = Training()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert training.probe() is not None
+        assert not torch.is_grad_enabled()
