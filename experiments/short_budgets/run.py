@@ -32,6 +32,7 @@ SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # the grid that "tuned" is the best of
 METHODS = {
     "default": [],
+    "without the probe": ["schedule.probe=0"],
     "fixed sweep": ["schedule.sweep=fixed"],
     "paper": [f"schedule.{name}={value}" for name, value in PAPER.items()],
     **{
