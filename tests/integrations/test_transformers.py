@@ -111,11 +111,13 @@ def build_trainer(
     data: Any = None,
     scheduler: Any = None,
     autowu: dict[str, Any] | None = SETTINGS,
+    probe: int | None = None,
     **arguments: Any,
 ) -> Any:
     model = model or Classifier()
     optimizer = build_optimizer(model)
-    settings = {} if autowu is None else {"autowu": autowu}
+    settings: dict[str, Any] = {} if autowu is None else {"autowu": autowu}
+    settings |= {} if probe is None else {"probe": probe}
     return kind(
         model,
         build_arguments(folder, **arguments),
@@ -176,7 +178,8 @@ def test_a_model_that_counts_its_labels_has_its_mean_by_label_observed(
     model = TokenClassifier()
     data = Rows(with_ignored_labels(batches_of()))
     arguments = {"num_train_epochs": 2, "gradient_accumulation_steps": accumulate}
-    result = train(tmp_path, model=model, data=data, autowu={"patience": 100}, **arguments)
+    settings = {"autowu": {"patience": 100}, "probe": 0}  # or its losses would be among them
+    result = train(tmp_path, model=model, data=data, **settings, **arguments)
     expected = window_means([model.totals], accumulate)
     assert len(result["losses"]) == len(expected) // 2
     assert result["losses"] == pytest.approx(expected[: len(expected) // 2], rel=1e-5)
@@ -334,6 +337,42 @@ def test_a_step_without_a_test_never_looks_at_the_loss(tmp_path: Path) -> None:
     assert trainer.lr_scheduler.tests == []
 
 
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("model", [Classifier, TokenClassifier])
+def test_a_run_begins_where_its_probe_says_and_is_else_the_same(
+    model: type[nn.Module], accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the LR that the probe finds, but found by nobody, the run is the same bit for bit."""
+    arguments = {"num_train_epochs": 8, "gradient_accumulation_steps": accumulate}
+    arguments |= {"max_grad_norm": 1.0, "autowu": {"max_lr": 30.0}}
+    probed = train(tmp_path, model=model(), **arguments)
+    assert probed["lrs"][0] > 1e-3
+    calls = []
+
+    def told(self: AutoWU, *_: Any) -> None:
+        calls.append(self.last_epoch)
+        self.begin_at(probed["lrs"][0])
+
+    monkeypatch.setattr(AutoWU, "probe", told)
+    assert_same_state(train(tmp_path, model=model(), **arguments), probed)
+    assert calls == [0]
+
+
+def test_a_probe_is_not_made_where_it_is_not_wanted_or_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 13}
+    whole = train(tmp_path, autowu={}, **arguments)
+    assert whole["lrs"][0] > 1e-3
+    monkeypatch.setattr(AutoWU, "probe", None)  # a call would be an error
+    resumed = train(tmp_path, "checkpoint-13", autowu={}, **arguments)
+    assert resumed["lrs"] == whole["lrs"][13:]
+    assert train(tmp_path, autowu={}, probe=0, num_train_epochs=1)["lrs"][0] == 1e-5
+    assert train(tmp_path, autowu={"sweep": "fixed"}, num_train_epochs=1)["lrs"][0] == 1e-5
+    with pytest.raises(ValueError, match="probe must be at least 0, got -1"):
+        build_trainer(tmp_path, probe=-1)
+
+
 def test_no_settings_are_needed_and_epochs_are_counted_in_updates(tmp_path: Path) -> None:
     trainer = build_trainer(
         tmp_path, autowu=None, num_train_epochs=1.5, gradient_accumulation_steps=4
@@ -344,7 +383,9 @@ def test_no_settings_are_needed_and_epochs_are_counted_in_updates(tmp_path: Path
     assert (first.last_epoch, first.get_last_lr()) == (5, [0.0])
     trainer.train()
     assert trainer.lr_scheduler is not first, "a second train() is a run of its own"
-    assert lrs_of(trainer)[5:] == lrs_of(trainer)[:5]
+    lrs = lrs_of(trainer)
+    assert len(lrs) == 10
+    assert min(lrs[0], lrs[5]) > 1e-3, "each with a probe"
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
