@@ -64,8 +64,9 @@ def test_a_step_without_a_test_never_waits(dtype: torch.dtype) -> None:
     assert [test.step % TEST_INTERVAL for test in scheduler.tests] == [0] * len(scheduler.tests)
 
 
-def test_a_test_decides_as_on_the_cpu() -> None:
-    schedulers = {device: scheduler_on(device) for device in ("cpu", "cuda")}
+@pytest.mark.parametrize("sweep", ["fixed", "adaptive"])
+def test_a_test_decides_as_on_the_cpu(sweep: str) -> None:
+    schedulers = {device: scheduler_on(device, sweep=sweep) for device in ("cpu", "cuda")}
     for device, scheduler in schedulers.items():
         for loss in losses_of_a_sweep().to(device):
             scheduler.optimizer.step()
@@ -75,9 +76,10 @@ def test_a_test_decides_as_on_the_cpu() -> None:
     assert one["switch_step"] is not None
 
 
-def test_a_state_goes_on_on_another_device() -> None:
+@pytest.mark.parametrize("sweep", ["fixed", "adaptive"])
+def test_a_state_goes_on_on_another_device(sweep: str) -> None:
     losses = losses_of_a_sweep()
-    whole, first, second = scheduler_on("cuda"), scheduler_on("cuda"), scheduler_on("cpu")
+    whole, first, second = (scheduler_on(name, sweep=sweep) for name in ("cuda", "cuda", "cpu"))
     for loss in losses.cuda():
         whole.optimizer.step()
         whole.step(loss)
@@ -140,6 +142,6 @@ def test_nccl_as_a_single_rank(tmp_path: Path) -> None:
     words = ["epochs=1", "device=cuda", f"output_dir={tmp_path}", "name=nccl"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "train.py", *words]
     root = Path(__file__).parents[1]
-    done = subprocess.run(launch, cwd=root, capture_output=True, text=True)
+    done = subprocess.run(launch, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout
