@@ -147,17 +147,21 @@ def test_autowu_is_its_sweep_and_an_example_that_says_what_it_supposes(
     assert example["lrs"] == pytest.approx(expected)
     assert f"at step {first}" in found["note"] and "LR 0.00316" in found["note"]
 
-    found = curve_of(capsys, "schedule.name=autowu", *RUN)
+    found = curve_of(capsys, "schedule.name=autowu", "schedule.probe=0", *RUN)
     assert "the loss begins to fall at step 4, and at step" in found["note"]
     growth = [b / a for a, b in pairwise(found["lrs"])]
     assert growth == pytest.approx([10**0.5] * 4 + [1.03] * 5)
+
+    found = curve_of(capsys, "schedule.name=autowu", *RUN)
+    assert "the probe sees the loss begin to fall at LR 0.001, and at step" in found["note"]
+    assert found["lrs"] == pytest.approx([1e-3 * 3 ** (t / longest) for t in range(longest)])
 
 
 def test_autowu_is_drawn_beside_schedules_that_take_an_lr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = shown(capsys, "optimizer.lr=0.1", "schedule.name=autowu,cosine", *RUN)["schedules"]
-    assert found["autowu"]["lrs"][0] == pytest.approx(1e-5)
+    assert found["autowu"]["lrs"][0] == pytest.approx(1e-3)
     assert found["cosine"]["lrs"][0] == pytest.approx(0.1)
     alone = error_of(["optimizer.lr=0.1", "schedule.name=autowu"], capsys)
     assert "schedule.name=autowu finds the LR itself" in alone

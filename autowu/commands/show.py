@@ -19,7 +19,7 @@ DEFAULT_PLOT = Path("schedules.png")
 TRAIN_IMAGES = {"digits": 1437, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 STEPS_PER_EPOCH = 100  # where the number of images is not known
 EXAMPLE_SWITCH, EXAMPLE_MINIMUM = 0.75, 0.5  # of the longest warmup: what a run might find
-EXAMPLE_FALL = 0.4  # of the fast piece of its sweep, and of the decades of LR
+EXAMPLE_FALL = 0.4  # of the decades of LR, and of the fast piece of its sweep
 
 
 class Curve(NamedTuple):
@@ -190,7 +190,7 @@ def draw(settings: "Settings", steps_per_epoch: int, label: str, relative: bool)
     )
     num_steps = settings.epochs * steps_per_epoch
     if isinstance(schedule, AutoWU):
-        return _draw_autowu(schedule, label, num_steps)
+        return _draw_autowu(schedule, label, num_steps, settings.schedule.begins_with_probe)  # type: ignore[attr-defined]
     note = None
     if name == "lr_range_test":
         num_steps = own["num_steps"]
@@ -212,13 +212,18 @@ def _lrs_of(schedule: Any, num_steps: int) -> list[float]:
     return lrs
 
 
-def _draw_autowu(scheduler: Any, label: str, num_steps: int) -> Curve:
+def _draw_autowu(scheduler: Any, label: str, num_steps: int, is_probed: bool) -> Curve:
     """The sweep up to the longest warmup; and the decay from what a run might find."""
-    from autowu.sweep import fast_steps
+    from autowu.sweep import fast_steps, first_lr
 
     longest = min(scheduler.warmup_steps, num_steps)
     switch = max(1, round(EXAMPLE_SWITCH * scheduler.warmup_steps))
-    state, supposes = scheduler.state_dict(), ""
+    own, supposes = scheduler.settings, ""
+    if is_probed:
+        fall_lr = own.min_lr * (own.max_lr / own.min_lr) ** EXAMPLE_FALL
+        scheduler.begin_at(first_lr(own, fall_lr))
+        supposes = f" the probe sees the loss begin to fall at LR {fall_lr:.3g}, and"
+    state = scheduler.state_dict()
     if state["fall_step"] is None:  # an adaptive sweep
         fall = max(1, round(EXAMPLE_FALL * fast_steps(scheduler.settings)))
         if fall < scheduler.warmup_steps:
