@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autowu.probe import NUM_SAMPLES
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
@@ -21,6 +22,7 @@ FOLDER = Path(__file__).parent
 BATCH_SIZE, EPOCHS = 128, 30
 SEEDS = (0, 1, 2)
 RANGES = ((1e-5, 1.0), (1e-3, 1.0), (1e-5, 0.1), (1e-5, 10.0))  # (min_lr, max_lr)
+PROBED_RANGES = ((1e-5, 1.0), (1e-5, 10.0))  # after a probe
 PEAK_LRS = {  # of the warmup-cosine
     "momentum": (0.03, 0.1, 0.3, 1.0, 3.0),
     "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03),
@@ -39,11 +41,12 @@ class OptimizerCell:
     low: float | None
     high: float
     seed: int
+    is_probed: bool = False
 
     def key(self) -> dict[str, str]:
         return {
             "optimizer": self.optimizer,
-            "method": "warmup_cosine" if self.low is None else "autowu",
+            "method": "warmup_cosine" if self.low is None else "autowu" + "_probe" * self.is_probed,
             "min_lr": "" if self.low is None else f"{self.low:g}",
             "max_lr": f"{self.high:g}",  # of the warmup-cosine its peak
             "seed": str(self.seed),
@@ -56,7 +59,8 @@ class OptimizerCell:
             recipe = warmup_cosine(self.high, 0.1, EPOCHS, self.optimizer)
         else:
             settings = {"min_lr": self.low, "max_lr": self.high}
-            recipe = Recipe(self.optimizer, schedule_settings=settings)
+            num_images = NUM_SAMPLES if self.is_probed else 0
+            recipe = Recipe(self.optimizer, schedule_settings=settings, num_probe_images=num_images)
         outcome = train(digits(), recipe, batch_size=BATCH_SIZE, epochs=EPOCHS, seed=self.seed)
         return outcome.columns()
 
@@ -67,12 +71,19 @@ def cells(data_root: Path) -> list[OptimizerCell]:
         for seed in SEEDS
         for optimizer, peaks in PEAK_LRS.items()
         for low, high in (*RANGES, *((None, peak) for peak in peaks))
+    ] + [
+        OptimizerCell(optimizer, low, high, seed, is_probed=True)
+        for seed in SEEDS
+        for optimizer in PEAK_LRS
+        for low, high in PROBED_RANGES
     ]
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    def select(optimizer: str, low: float | None, high: float) -> list[dict[str, str]]:
-        wanted = OptimizerCell(optimizer, low, high, 0).key()
+    def select(
+        optimizer: str, low: float | None, high: float, is_probed: bool = False
+    ) -> list[dict[str, str]]:
+        wanted = OptimizerCell(optimizer, low, high, 0, is_probed).key()
         del wanted["seed"]
         return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
@@ -87,10 +98,11 @@ def table(rows: list[dict[str, str]]) -> str:
             best = max(done, key=lambda peak: sum(done[peak]) / len(done[peak]))
             name = f"warmup-cosine, best of {len(done)}"
             lines.append((optimizer, name, f"{best:g}", mean_text(done[best])))
-        for low, high in RANGES:
-            chosen = select(optimizer, low, high)
+        spans = [(*span, False) for span in RANGES] + [(*span, True) for span in PROBED_RANGES]
+        for low, high, is_probed in spans:
+            chosen = select(optimizer, low, high, is_probed)
             found = " ".join(f"{float(row['start_lr']):.2g}" for row in chosen)
-            name = f"AutoWU, {low:g} to {high:g}"
+            name = f"AutoWU, {low:g} to {high:g}" + ", after a probe" * is_probed
             lines.append((optimizer, name, found, mean_text(accuracies(chosen))))
     return markdown_table(("optimizer", "method", "LR", "accuracy %"), lines)
 
@@ -100,8 +112,9 @@ def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
     found: dict[str, dict[str, list[float]]] = {name: {} for name in PEAK_LRS}
     for row in rows:
         span = f"to LR {row['max_lr']}"
-        if row["method"] == "autowu":
-            span = f"AutoWU, {row['min_lr']} to {row['max_lr']}"
+        if row["method"] != "warmup_cosine":
+            probed = ", after a probe" * (row["method"] == "autowu_probe")
+            span = f"AutoWU, {row['min_lr']} to {row['max_lr']}{probed}"
         found[row["optimizer"]].setdefault(span, []).append(float(row["test_accuracy"]))
     result = {}
     for name, values in found.items():
