@@ -41,6 +41,8 @@ METHODS = {
     },
 }
 
+OURS = ("default", "without the probe", "fixed sweep", "paper")  # columns of the table
+
 
 def run(method: str, epochs: int, seed: int, output_dir: Path) -> dict[str, Any]:
     """The row of one run of train.py: digits, small CNN, AdamP, batch size 32."""
@@ -90,12 +92,15 @@ def table(rows: list[dict[str, Any]]) -> str:
         return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
 
     lines = [
-        [epochs, cell("default", epochs), cell("fixed sweep", epochs), cell("paper", epochs),
-         cell(best_baseline(rows, epochs), epochs), best_baseline(rows, epochs).split()[-1]]
+        [
+            epochs,
+            *(cell(method, epochs) for method in OURS),
+            cell(best_baseline(rows, epochs), epochs),
+            best_baseline(rows, epochs).split()[-1],
+        ]
         for epochs in EPOCHS
-    ]  # fmt: skip
-    header = ["epochs", "default", "fixed sweep", "paper", "tuned warmup_cosine", "its peak LR"]
-    return markdown_table(header, lines)
+    ]
+    return markdown_table(["epochs", *OURS, "tuned warmup_cosine", "its peak LR"], lines)
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
