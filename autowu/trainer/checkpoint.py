@@ -29,6 +29,7 @@ FREE_TO_CHANGE = (
     "data.download",
     "data.num_workers",
 )
+EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a setting
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -131,7 +132,7 @@ def check_same_settings(path: Path, saved: dict[str, Any], current: dict[str, An
     """Raise CheckpointError, naming the key, when a run would go on under different settings."""
     before, now = dict(flatten(saved)), dict(flatten(current))
     for key in [*now, *before]:
-        old, new = before.get(key, "(unset)"), now.get(key, "(unset)")
+        old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
         if old != new and not key.startswith(FREE_TO_CHANGE):
             raise CheckpointError(
                 f"{key}={_shown(new)}: the run in {path.parent} has {key}={_shown(old)}"

@@ -41,3 +41,10 @@ def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None
         check_same_settings(path, saved, saved | {"epochs": 4})
     with pytest.raises(CheckpointError, match=r"schedule\.name=warmup_cosine"):
         check_same_settings(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})
+
+
+def test_a_run_from_before_there_was_a_probe_goes_on_without_one() -> None:
+    saved = {"schedule": {"name": "autowu"}}
+    check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 0}})
+    with pytest.raises(CheckpointError, match=r"schedule\.probe=32: the run in a has .*probe=0"):
+        check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
