@@ -112,7 +112,7 @@ def test_published_settings_that_keep_the_lr_are_not_given_good_weights_to_lose(
     settings = [
         *("data.batch_size=64", "epochs=6", "optimizer.name=sgd", "schedule.max_lr=1e20"),
         *("schedule.fit=adam", "schedule.test_interval=epoch", "schedule.at_cap=current"),
-        *("checkpoint_every=1", f"output_dir={tmp_path}", "name=run"),
+        *("schedule.sweep=fixed", "checkpoint_every=1", f"output_dir={tmp_path}", "name=run"),
     ]
     assert main(settings) == 1
     output = capsys.readouterr()

@@ -172,6 +172,7 @@ def test_digits_yaml_is_what_no_arguments_mean() -> None:
 
 def test_every_setting_of_autowu_is_offered_with_its_default() -> None:
     from autowu import AutoWU
+    from autowu.probe import NUM_SAMPLES
 
     parameters = inspect.signature(AutoWU.__init__).parameters.values()
     keywords = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -179,6 +180,7 @@ def test_every_setting_of_autowu_is_offered_with_its_default() -> None:
         del keywords[not_a_setting]
     offered = dict(vars(AutoWUSettings()))
     del offered["name"]
+    assert offered.pop("probe") == NUM_SAMPLES  # a method of AutoWU, no keyword
     assert offered == keywords
 
 
