@@ -64,7 +64,7 @@ class BudgetCell:
         return methods.warmup_cosine(self.lr, self.warmup, self.epochs)
 
     def run(self) -> dict[str, Any]:
-        task = tasks.digits() if self.task == "digits" else tasks.cifar10(self.data_root)
+        task = tasks.named(self.task, self.data_root)
         outcome = train(
             task,
             self.recipe(),

@@ -52,7 +52,7 @@ class ScaleCell:
     def run(self) -> dict[str, Any]:
         from experiments.training import tasks
 
-        task = tasks.digits() if self.task == "digits" else tasks.cifar10(self.data_root)
+        task = tasks.named(self.task, self.data_root)
         settings = dict(METHODS[self.method])
         if self.optimizer == "momentum":
             settings |= {"min_lr": 1e-5 / self.scale, "max_lr": 1.0 / self.scale}

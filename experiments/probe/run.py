@@ -83,12 +83,7 @@ class ProbeCell:
         from autowu.unchanged import unchanged
         from experiments.training import tasks
 
-        task = {
-            "digits": tasks.digits,
-            "digits_vit": tasks.digits_vit,
-            "cifar10": lambda: tasks.cifar10(self.data_root),
-            "cifar10_cnn": lambda: tasks.cifar10_cnn(self.data_root),
-        }[self.task]()
+        task = tasks.named(self.task, self.data_root)
         torch.manual_seed(self.seed)
         network = task.network()
         optimizer = optimizers.build(network, self.optimizer)

@@ -107,7 +107,6 @@ class PathCell:
     def run(self) -> dict[str, Any]:
         from experiments.training import tasks
 
-        make_task = {"cifar10": tasks.cifar10, "cifar10_cnn": tasks.cifar10_cnn}[self.task]
         peak, warmup, _ = TUNED[self.task, self.epochs]
         plan = PLANS[self.plan]
 
@@ -116,7 +115,7 @@ class PathCell:
             return GivenLRs(optimizer, lrs(plan, total_steps, peak, warmup), forget_at)
 
         outcome = train(
-            make_task(self.data_root),
+            tasks.named(self.task, self.data_root),
             Recipe(schedule=schedule),
             batch_size=BATCH_SIZE,
             epochs=self.epochs,

@@ -78,12 +78,7 @@ class SweepCell:
     def run(self) -> dict[str, Any]:
         from experiments.training import tasks
 
-        task = {
-            "digits": tasks.digits,
-            "digits_vit": tasks.digits_vit,
-            "cifar10": lambda: tasks.cifar10(self.data_root),
-            "cifar10_cnn": lambda: tasks.cifar10_cnn(self.data_root),
-        }[self.task]()
+        task = tasks.named(self.task, self.data_root)
         method, lr, warmup = self.method
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)

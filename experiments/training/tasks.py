@@ -120,6 +120,15 @@ def cifar10_cnn(root: Path, num_train: int = 10_240, num_test: int = 3_000) -> T
     return _task("cifar10_cnn", train, test, "none", lambda: SmallCNN(3, 10))
 
 
+def named(name: str, root: Path) -> Task:
+    """One of `digits`, `digits_vit`, `cifar10` and `cifar10_cnn`; the images of CIFAR in `root`."""
+    if name == "digits":
+        return digits()
+    if name == "digits_vit":
+        return digits_vit()
+    return {"cifar10": cifar10, "cifar10_cnn": cifar10_cnn}[name](root)
+
+
 def read_parquet(root: Path, split: str, count: int) -> tuple[Tensor, Tensor]:
     """The first images (count, 3, 32, 32) and labels (count,) of a split."""
     import pyarrow.parquet
