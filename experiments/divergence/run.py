@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autowu.probe import NUM_SAMPLES
 from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
-from experiments.training.methods import UNTUNED, warmup_cosine
+from experiments.training.methods import AUTOWU, UNTUNED, warmup_cosine
 from experiments.training.summary import mean_text
 from experiments.training.tasks import Task, digits
 from experiments.training.trial import Recipe, train
@@ -29,14 +30,16 @@ SEEDS = (0, 1, 2)
 EVERY = 100  # steps between two disturbed ones, on average
 SPIKE = 100.0  # times the loss
 METHODS = {
-    "autowu": Recipe(),
-    "paper": Recipe(schedule_settings=PAPER),
+    "autowu": AUTOWU["autowu_cosine"],
+    "autowu, no probe": AUTOWU["autowu_no_probe"],
+    "paper": AUTOWU["paper"],
     "warmup_cosine": warmup_cosine(0.03, 0.1, EPOCHS),
     "warmup_cosine, LR 1": warmup_cosine(1.0, 0.1, EPOCHS),
     **UNTUNED,
 }
 WILD = {  # a range of LRs that ends far above those the network bears
-    "autowu": Recipe("sgd", schedule_settings={"max_lr": 1e6}),
+    "autowu": Recipe("sgd", schedule_settings={"max_lr": 1e6}, num_probe_images=NUM_SAMPLES),
+    "autowu, no probe": Recipe("sgd", schedule_settings={"max_lr": 1e6}),
     "paper": Recipe("sgd", schedule_settings=PAPER | {"max_lr": 1e6}),
     "warmup_cosine": warmup_cosine(1e3, 0.1, EPOCHS, "sgd"),
 }

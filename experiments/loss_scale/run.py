@@ -7,22 +7,26 @@ LRs are divided by the scale, and so is its range of LRs here. A row for each ru
 `--tables` makes those of the README, and the figure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks
+from experiments.training import methods
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.summary import mean_text
-from experiments.training.trial import Recipe, train
+from experiments.training.trial import train
 
 FOLDER = Path(__file__).parent
 SCALES = (0.01, 1.0, 100.0)
-METHODS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+METHODS = {
+    "default": methods.AUTOWU["autowu_cosine"],
+    "no probe": methods.AUTOWU["autowu_no_probe"],
+    "paper": methods.AUTOWU["paper"],
+}
 BUDGETS = (("digits", 128, 30), ("digits", 479, 60), ("cifar10", 1024, 20))
 SEEDS = (0, 1, 2)
 
@@ -53,12 +57,12 @@ class ScaleCell:
         from experiments.training import tasks
 
         task = tasks.named(self.task, self.data_root)
-        settings = dict(METHODS[self.method])
+        settings = dict(METHODS[self.method].schedule_settings)
         if self.optimizer == "momentum":
             settings |= {"min_lr": 1e-5 / self.scale, "max_lr": 1.0 / self.scale}
         outcome = train(
             task,
-            Recipe(self.optimizer, schedule_settings=settings),
+            replace(METHODS[self.method], optimizer=self.optimizer, schedule_settings=settings),
             batch_size=self.batch_size,
             epochs=self.epochs,
             seed=self.seed,

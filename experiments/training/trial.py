@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -84,7 +84,8 @@ def train(
         batch_size: images a step.
         epochs: passes over the images.
         seed: of weights, order and augmentation.
-        disturb: makes of each loss that of which the gradient is taken, and that the schedule sees.
+        disturb: makes of each loss that of which the gradient is taken, and that the schedule sees;
+            the steps of a probe have numbers below 0.
         steps_off: so many optimizer steps fewer than `epochs` make.
     """
     start = time.perf_counter()
@@ -112,8 +113,8 @@ def train(
     if recipe.num_probe_images:
         images, labels = next(task.batches(batch_size, seed))
         few = images[: recipe.num_probe_images], labels[: recipe.num_probe_images]
-        probe(scheduler, network, few)
         extra_steps = len(probe_lrs(scheduler.settings.min_lr, scheduler.settings.max_lr))
+        probe(scheduler, network, few, disturb, -extra_steps)
     losses: list[Tensor] = []
     lrs = []
     for step, (images, labels) in enumerate(islice(task.batches(batch_size, seed), total_steps)):
@@ -147,11 +148,20 @@ def train(
     )
 
 
-def probe(scheduler: AutoWU, network: nn.Module, few: tuple[Tensor, Tensor]) -> float | None:
+def probe(
+    scheduler: AutoWU,
+    network: nn.Module,
+    few: tuple[Tensor, Tensor],
+    disturb: Disturb | None = None,
+    first_step: int = 0,
+) -> float | None:
     """Let the sweep begin where a few images say that the loss falls; returns that LR."""
+    steps = count(first_step)
 
     def take_step() -> Tensor:
         loss = F.cross_entropy(network(few[0]), few[1])
+        if disturb is not None:
+            loss = disturb(next(steps), loss)
         scheduler.optimizer.zero_grad()
         loss.backward()
         scheduler.optimizer.step()
