@@ -124,10 +124,11 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    groups: dict[str, dict[str, list[float]]] = {condition: {} for condition in CONDITIONS}
+    groups: dict[str, dict[str, list[float]]] = {
+        condition: {method: [] for method in METHODS} for condition in CONDITIONS
+    }
     for row in rows:
-        values = groups[row["condition"]].setdefault(row["method"], [])
-        values.append(float(row["test_accuracy"]))
+        groups[row["condition"]][row["method"]].append(float(row["test_accuracy"]))
     bars(groups).savefig(FOLDER / "divergence.png", dpi=110)
 
 

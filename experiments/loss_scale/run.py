@@ -131,7 +131,8 @@ def table(rows: list[dict[str, str]]) -> str:
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     groups: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
+    order = list(METHODS)
+    for row in sorted(rows, key=lambda row: (order.index(row["method"]), float(row["scale"]))):
         name = f"{row['task']}, batch {row['batch_size']}\n{row['optimizer']}"
         method = f"{row['method']}, loss times {row['scale']}"
         values = groups.setdefault(name, {}).setdefault(method, [])
