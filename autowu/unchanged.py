@@ -31,6 +31,7 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     modes = [(module, module.training) for module in network.modules()]
     random_state = get_random_state(device)
     optimizers = [(each, _copy_optimizer(each)) for each in _with_inner(optimizer)]
+    generators = [_generators(each) for each, _ in optimizers]
     names = [set(vars(each)) for each, _ in optimizers]
     try:
         # Whoever adds to a gradient in place would add to the caller's.
@@ -51,6 +52,10 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
             for name in set(vars(each)) - known:
                 if isinstance(vars(each)[name], PLAIN):
                     del vars(each)[name]
+        for (each, _), own in zip(optimizers, generators, strict=True):
+            for name, (generator, numbers) in own.items():
+                generator.set_state(numbers)
+                vars(each)[name] = generator  # an optimizer may make another one on its device
         set_random_state(random_state, device)
 
 
@@ -80,6 +85,12 @@ def _copy_optimizer(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str
         if isinstance(value, PLAIN) or (type(value) is dict and key != "defaults")
     }
     return state, entries, attributes
+
+
+def _generators(optimizer: Optimizer) -> dict[str, tuple[torch.Generator, Tensor]]:
+    """Those that it draws from, and their states, by the names of its attributes."""
+    own = vars(optimizer).items()
+    return {name: (g, g.get_state()) for name, g in own if isinstance(g, torch.Generator)}
 
 
 def _restore_optimizer(

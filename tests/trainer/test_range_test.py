@@ -371,6 +371,7 @@ class TestNothingIsLeft:
             {"name": "kron"},
             {"name": "magma"},
             {"name": "sophia"},
+            {"name": "adahessian"},
         ],
         ids=lambda settings: settings["name"],
     )
