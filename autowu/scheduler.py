@@ -10,6 +10,7 @@ import warnings
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
+from numbers import Real
 from typing import Any, NoReturn
 
 import gpytorch
@@ -389,9 +390,12 @@ class AutoWU(LRScheduler):
             lr: from `min_lr` to below `max_lr`.
 
         Raises:
+            TypeError: no number.
             ValueError: another LR; the run has begun, or the sweep is fixed.
         """
         self._check_unbegun("begin_at")
+        if not isinstance(lr, Real) or isinstance(lr, bool):
+            raise TypeError(f"begin_at takes a number, got {type(lr).__name__} {lr!r}")
         if not self._settings.min_lr <= lr < self._settings.max_lr:
             raise ValueError(
                 f"begin_at takes an LR from min_lr={self._settings.min_lr:g} to below "

@@ -322,6 +322,12 @@ def test_an_lr_outside_of_the_sweep_is_refused(lr: float) -> None:
         Training().scheduler.begin_at(lr)
 
 
+@pytest.mark.parametrize("lr", ["1e-3", None, True])
+def test_an_lr_that_is_no_number_is_refused(lr: Any) -> None:
+    with pytest.raises(TypeError, match=f"begin_at takes a number, got .* {lr!r}"):
+        Training().scheduler.begin_at(lr)
+
+
 def test_a_probe_asks_for_nothing_of_the_callers_modes() -> None:
     training = Training()
     with torch.no_grad(), warnings.catch_warnings():

@@ -107,7 +107,8 @@ def _probe(
             found = f"the loss begins to fall at LR {lr:.3g}"
         num_images = sum(len(labels) for _, labels in parts)
         begin = f"the sweep begins at {scheduler.lr_at(0):.3g}"
-        print(f"probe, {num_images} images: {found}; {begin}", flush=True)
+        images_of_it = f"{num_images} image" + "s" * (num_images != 1)
+        print(f"probe, {images_of_it}: {found}; {begin}", flush=True)
 
 
 def _make(

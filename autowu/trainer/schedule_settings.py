@@ -69,14 +69,14 @@ class FindsLRSettings(ScheduleSettings):
 
 @dataclass(frozen=True)
 class AutoWUSettings(FindsLRSettings):
-    """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults."""
+    """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults; `probe`."""
 
     name: Literal["autowu"] = "autowu"
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
     growth: Literal["exponential", "linear"] = "exponential"
     sweep: Literal["adaptive", "fixed"] = "adaptive"  # adaptive: with exponential growth alone
-    # Images for the few steps before the run, taken back, that find where an adaptive sweep begins;
-    # 0: it begins at min_lr.
+    # Images for the few steps before the run, taken back, that find where an adaptive sweep begins:
+    # the first of the run, at most a whole batch; 0: it begins at min_lr.
     probe: int = limited(32, at_least=0)
     decay: Decay = "cosine"
     # Of all steps; of constant_cosine and the two wsd only.
