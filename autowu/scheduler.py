@@ -348,6 +348,8 @@ class AutoWU(LRScheduler):
 
         With several ranks call it on all of them, with the same samples or with others; the losses
         are averaged. A GradScaler keeps the scale that it finds; return None where it skips a step.
+        What torch.compile returned has its kernels made for the size of its first batch: let
+        `take_step` call the module itself.
 
         Args:
             model: what `take_step` trains.

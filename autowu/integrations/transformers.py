@@ -98,6 +98,8 @@ class AutoWUMixin(Trainer):
             or accelerator.distributed_type not in plain
         ):
             return
+        # torch.compile would make kernels for the few samples, and then others for any number.
+        model = getattr(model, "_orig_mod", model)
         inputs = self._prepare_inputs(inputs)
         few = _first(inputs, self._num_probe_samples)
         if num_items_in_batch is not None:  # labels of a whole window, by which a model divides

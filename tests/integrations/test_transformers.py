@@ -358,6 +358,21 @@ def test_a_run_begins_where_its_probe_says_and_is_else_the_same(
     assert calls == [0]
 
 
+def test_a_compiled_model_is_compiled_for_whole_batches_alone(tmp_path: Path) -> None:
+    sizes = []
+
+    class Counting(Classifier):
+        def forward(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            if torch.compiler.is_compiling():
+                sizes.append(inputs.shape[0])
+            return super().forward(inputs, labels)
+
+    arguments = {"torch_compile": True, "torch_compile_backend": "eager", "num_train_epochs": 2}
+    result = train(tmp_path, model=Counting(), autowu={}, probe=2, **arguments)
+    assert result["lrs"][0] > 1e-3
+    assert set(sizes) == {BATCH_SIZE}
+
+
 def test_a_probe_is_not_made_where_it_is_not_wanted_or_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
