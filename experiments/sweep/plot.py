@@ -103,10 +103,11 @@ def simulated_table(rows: list[Row]) -> str:
 
 
 def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
-    """Accuracy of what begins a tuned schedule later, and that of the adaptive sweep."""
+    """Accuracy of what begins a tuned schedule later, and of the adaptive sweep, same seeds."""
     header = ["accuracy %"]
     lines = [[plan] for plan in PLANS]
-    sweeps = ["AutoWU, adaptive"]
+    sweeps = {name: [f"AutoWU, {name}"] for name in ("adaptive", PROBED)}
+    in_budgets = {"adaptive": "autowu_no_probe", PROBED: "autowu_cosine"}
     for task, epochs in TUNED:
         chosen = [r for r in paths if (r["task"], r["epochs"]) == (task, str(epochs))]
         steps = chosen[0]["total_steps"] if chosen else "?"
@@ -114,9 +115,12 @@ def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
         for line in lines:
             line.append(mean_text(accuracies(chosen, line[0])))
         own = {"task": task, "epochs": str(epochs), "batch_size": "1024"}
-        found = accuracies(rows, "adaptive", **own) or accuracies(budgets, "autowu_no_probe", **own)
-        sweeps.append(mean_text(found))
-    return markdown_table(header, [*lines, sweeps])
+        seeds = {row["seed"] for row in chosen}
+        same = [[row for row in each if row["seed"] in seeds] for each in (rows, budgets)]
+        for name, line in sweeps.items():
+            found = accuracies(same[0], name, **own) or accuracies(same[1], in_budgets[name], **own)
+            line.append(mean_text(found))
+    return markdown_table(header, [*lines, *sweeps.values()])
 
 
 def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
