@@ -19,7 +19,7 @@ from torch import Tensor
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
-MOST_SKIPPED = 24  # steps that a GradScaler may leave out while it looks for its scale
+MOST_SKIPPED = 24  # in a row, that a GradScaler may leave out while it looks for its scale
 NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give nearly the same LR (`experiments/probe`)
 
 TakeStep = Callable[[], Tensor | float | None]
@@ -41,6 +41,10 @@ def probe_losses(
 ) -> list[float]:
     """The loss before a step at each of the LRs (n,), one step after the other.
 
+    The first loss that is not finite is the last step: NaN stands for those after it. So it is
+    where a GradScaler skips every step from some LR on, as it does with a network that has
+    exploded.
+
     Args:
         lrs: (n,).
         set_lr: writes an LR into the optimizer.
@@ -49,24 +53,27 @@ def probe_losses(
 
     Raises:
         TypeError: `take_step` returns something that is no scalar.
-        RuntimeError: the scaler finds no scale.
+        RuntimeError: no step is ever taken.
     """
     losses: list[float] = []
-    num_skipped = 0
-    while len(losses) < len(lrs):
+    num_skipped = 0  # in a row
+    while len(losses) < len(lrs) and num_skipped <= MOST_SKIPPED:
         set_lr(lrs[len(losses)])
         loss = take_step()
         if loss is None:
             num_skipped += 1
-            if num_skipped > MOST_SKIPPED:
-                raise RuntimeError(
-                    f"{num_skipped} steps of the probe were left out: take_step must return the"
-                    " loss, a float or a 0-d tensor, and None only for a step that a GradScaler"
-                    " skipped"
-                )
             continue
-        losses.append(_to_float(loss))
-    return losses
+        num_skipped = 0
+        losses.append(to_float(loss))
+        if not math.isfinite(losses[-1]):
+            break
+    if not losses:
+        raise RuntimeError(
+            f"{num_skipped} steps of the probe were left out: take_step must return the"
+            " loss, a float or a 0-d tensor, and None only for a step that a GradScaler"
+            " skipped"
+        )
+    return losses + [math.nan] * (len(lrs) - len(losses))
 
 
 def lr_of_half_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
@@ -99,7 +106,8 @@ def lr_of_half_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | No
     return None
 
 
-def _to_float(loss: object) -> float:
+def to_float(loss: object) -> float:
+    """A loss that `take_step` returned; TypeError for anything else."""
     if isinstance(loss, Tensor) and loss.dim() == 0:
         return float(loss.detach())
     if isinstance(loss, float):

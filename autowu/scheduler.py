@@ -34,7 +34,8 @@ from autowu.minimum_test import (
     num_consecutive_positive,
     weigh_evidence,
 )
-from autowu.probe import TakeStep, lr_of_half_fall, probe_losses, probe_lrs
+from autowu.probe import TakeStep, lr_of_half_fall, probe_losses, probe_lrs, to_float
+from autowu.random_state import get_random_state, set_random_state
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
@@ -362,25 +363,41 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: the run has begun, or the sweep is fixed.
             TypeError: `take_step` returns no loss.
+            RuntimeError: it returns None for ever.
 
         Source:
             ours, `autowu/probe.py`.
         """
         self._check_unbegun("probe")
         lrs = probe_lrs(self._settings.min_lr, self._settings.max_lr)
+        self._sweep = Sweep(self._settings, first_fall_step(self._settings))
+        device = self._device()
+        random_state = get_random_state(device)
+
+        def step() -> Tensor | float | None:
+            set_random_state(random_state, device)  # dropout would make the losses noisy
+            return self._mean_over_ranks(take_step())
+
         try:
-            with unchanged(model, self.optimizer, self._device()), torch.enable_grad():
-                losses = probe_losses(lrs, self._write_lr, take_step)
+            with unchanged(model, self.optimizer, device), torch.enable_grad():
+                losses = probe_losses(lrs, self._write_lr, step)
         finally:
             self._write_lrs()
-        if num_ranks(self._process_group) > 1:
-            mean = torch.tensor(losses, dtype=torch.float64, device=self._device())
-            dist.all_reduce(mean, group=self._process_group)
-            losses = (mean / num_ranks(self._process_group)).tolist()
         fall_lr = lr_of_half_fall(lrs, losses)
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
         return fall_lr
+
+    def _mean_over_ranks(self, loss: Tensor | float | None) -> Tensor | float | None:
+        """Of the losses of a probe's step; None where the step of a rank was skipped."""
+        world_size = num_ranks(self._process_group)
+        if world_size == 1:
+            return loss
+        values = [0.0, 1.0] if loss is None else [to_float(loss), 0.0]
+        total = torch.tensor(values, dtype=torch.float64, device=self._device())
+        dist.all_reduce(total, group=self._process_group)
+        mean, skipped = (total / world_size).tolist()
+        return None if skipped else mean
 
     def begin_at(self, lr: float) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
