@@ -2,8 +2,8 @@
 
 import copy
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -14,111 +14,160 @@ from autowu.random_state import get_random_state, set_random_state
 
 PLAIN = (int, float, str, type(None), Tensor, random.Random)  # what an optimizer notes of itself
 
+Restore = Callable[[], Any]  # puts back what a value was, and returns that value
+
 
 @contextmanager
 def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) -> Iterator[None]:
     """A block after which, however it ends, all that training changes is as it was, bit for bit.
 
-    Parameters, their gradients and buffers; the train or eval mode of each module; moments, LRs and
-    whatever else stands in the optimizer's groups; the random states of Python, NumPy, torch and
-    the device. A copy of them lies on the device meanwhile.
+    Parameters that are trained, their gradients, and buffers; the train or eval mode of each
+    module; moments, LRs and whatever else stands in the optimizer's groups; the random states of
+    Python, NumPy, torch and the device. A copy of them lies on the device meanwhile. Tensors and
+    dicts stay the same objects, for whoever else holds them.
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
-    parameters = list(dict.fromkeys([*network.parameters(), *groups]))
-    tensors = [*parameters, *network.buffers()]
-    copies = [tensor.detach().clone() for tensor in tensors]
-    gradients = [parameter.grad for parameter in parameters]
-    modes = [(module, module.training) for module in network.modules()]
-    random_state = get_random_state(device)
-    optimizers = [(each, _copy_optimizer(each)) for each in _with_inner(optimizer)]
-    generators = [_generators(each) for each, _ in optimizers]
-    names = [set(vars(each)) for each, _ in optimizers]
-    try:
-        # Whoever adds to a gradient in place would add to the caller's.
+    trained = [p for p in network.parameters() if p.requires_grad]
+    parameters = list(dict.fromkeys([*trained, *groups]))
+    with ExitStack() as afterwards:  # all of it happens, in reverse order, even if some of it fails
+        afterwards.callback(set_random_state, get_random_state(device), device)
+        for each in _with_inner(optimizer):
+            afterwards.callback(_restore_optimizer(each, {id(p) for p in parameters}))
+        for module in network.modules():
+            afterwards.callback(setattr, module, "training", module.training)
+            afterwards.callback(_restore_buffers(module))
         for parameter in parameters:
+            afterwards.callback(setattr, parameter, "grad", parameter.grad)
+            afterwards.callback(_restore_tensor(parameter))
+            # Whoever adds to a gradient in place would add to the caller's.
             parameter.grad = None
         yield
-    finally:
-        with torch.no_grad():
-            for tensor, saved in zip(tensors, copies, strict=True):
-                tensor.copy_(saved)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        for module, mode in modes:
-            module.training = mode
-        for (each, (state, entries, attributes)), known in zip(optimizers, names, strict=True):
-            _restore_optimizer(each, state, entries, attributes)
-            # torch notes `_opt_called` at the first step, to warn of one that comes too late.
-            for name in set(vars(each)) - known:
-                if isinstance(vars(each)[name], PLAIN):
-                    del vars(each)[name]
-        for (each, _), own in zip(optimizers, generators, strict=True):
-            for name, (generator, numbers) in own.items():
-                generator.set_state(numbers)
-                vars(each)[name] = generator  # an optimizer may make another one on its device
-        set_random_state(random_state, device)
+
+
+def _restore_tensor(tensor: Tensor) -> Restore:
+    """In place, where it can be."""
+    saved = tensor.detach().clone()
+
+    @torch.no_grad()
+    def restore() -> Tensor:
+        overlaps = any(
+            n > 1 and step == 0 for n, step in zip(saved.shape, tensor.stride(), strict=False)
+        )
+        if tensor.shape != saved.shape or tensor.dtype != saved.dtype or overlaps:
+            return tensor if _equal(tensor, saved) else saved
+        return tensor.copy_(saved)
+
+    return restore
+
+
+def _equal(tensor: Tensor, saved: Tensor) -> bool:
+    return tensor.dtype == saved.dtype and torch.equal(tensor, saved)
+
+
+def _restore_buffers(module: nn.Module) -> Restore:
+    """Those that it has, whether they are changed, replaced or added to meanwhile."""
+    buffers = module._buffers
+    saved = {name: _restore_value(buffer, ()) for name, buffer in buffers.items()}
+
+    def restore() -> None:
+        restored = {name: each() for name, each in saved.items()}
+        buffers.clear()
+        buffers.update(restored)
+
+    return restore
 
 
 def _with_inner(optimizer: Optimizer) -> list[Optimizer]:
-    """The optimizer and those that it wraps, as Lookahead does."""
+    """The optimizer and those that it wraps, as Lookahead does, or holds in a list or a dict."""
     found = [optimizer]
     for each in found:
-        inner = [value for value in vars(each).values() if isinstance(value, Optimizer)]
+        inner: list[Optimizer] = []
+        for value in vars(each).values():
+            values = value.values() if isinstance(value, dict) else value
+            several = values if isinstance(value, list | tuple | dict) else (value,)
+            inner += [entry for entry in several if isinstance(entry, Optimizer)]
         found += [value for value in inner if all(value is not known for known in found)]
     return found
 
 
-def _copy_optimizer(optimizer: Optimizer) -> tuple[dict[Any, Any], list[dict[str, Any]], Any]:
-    """Its state by parameter, its groups without their parameters, and its plain attributes.
+def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Restore:
+    """Its state by parameter, its groups, and the attributes that are data.
 
     Not its `state_dict`, through which moments may come back in the dtype of the weights.
+
+    Args:
+        optimizer: what is put back.
+        parameters: `id` of each of those that somebody else puts back.
     """
-    state = {key: _copy(value) for key, value in optimizer.state.items()}
-    entries = [
-        {key: _copy(value) for key, value in group.items() if key != "params"}
+    own = vars(optimizer)
+    state = {key: _restore_value(value, parameters) for key, value in optimizer.state.items()}
+    groups = [
+        {k: _restore_value(value, parameters) for k, value in group.items() if k != "params"}
         for group in optimizer.param_groups
     ]
+    # Hooks are in dicts of other types, and belong to whoever registered them.
     attributes = {
-        key: _copy(value)
-        for key, value in vars(optimizer).items()
-        # Of dicts plain ones: hooks are in others, and belong to whoever registered them.
-        if isinstance(value, PLAIN) or (type(value) is dict and key != "defaults")
+        name: _restore_value(value, parameters)
+        for name, value in own.items()
+        if name not in ("defaults", "param_groups") and (type(value) is dict or _is_data(value))
     }
-    return state, entries, attributes
+    generators = {k: (v, v.get_state()) for k, v in own.items() if isinstance(v, torch.Generator)}
+    names = set(own)
+
+    def restore() -> None:
+        known = {key: value() for key, value in state.items()}
+        optimizer.state.clear()
+        optimizer.state.update(known)
+        del optimizer.param_groups[len(groups) :]
+        for group, saved in zip(optimizer.param_groups, groups, strict=True):
+            entries = {key: value() for key, value in saved.items()}
+            members = group["params"]
+            group.clear()
+            group.update({"params": members} | entries)
+        for name in set(own) - names:  # torch notes `_opt_called` at the first step
+            del own[name]
+        own.update({name: value() for name, value in attributes.items()})
+        for name, (generator, numbers) in generators.items():
+            generator.set_state(numbers)
+            own[name] = generator  # an optimizer may make another one on its device
+
+    return restore
 
 
-def _generators(optimizer: Optimizer) -> dict[str, tuple[torch.Generator, Tensor]]:
-    """Those that it draws from, and their states, by the names of its attributes."""
-    own = vars(optimizer).items()
-    return {name: (g, g.get_state()) for name, g in own if isinstance(g, torch.Generator)}
-
-
-def _restore_optimizer(
-    optimizer: Optimizer,
-    state: dict[Any, Any],
-    entries: list[dict[str, Any]],
-    attributes: dict[str, Any],
-) -> None:
-    optimizer.state.clear()
-    optimizer.state.update(state)
-    for group, kept in zip(optimizer.param_groups, entries, strict=True):
-        lr = group["lr"]
-        parameters = group["params"]
-        group.clear()
-        group.update({"params": parameters} | kept)
-        if isinstance(lr, Tensor) and isinstance(kept["lr"], Tensor):
-            group["lr"] = lr.copy_(kept["lr"])  # whoever holds that tensor still does
-    vars(optimizer).update(attributes)
-
-
-def _copy(value: Any) -> Any:
-    """A copy of nested dicts, lists, tensors and what else an optimizer holds."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        copied = copy.copy(value)  # of its own type, with its default factory if it has one
-        copied.update((key, _copy(entry)) for key, entry in value.items())
-        return copied
+def _is_data(value: Any) -> bool:
     if type(value) in (list, tuple):
-        return type(value)(_copy(entry) for entry in value)
-    return copy.deepcopy(value)
+        return all(_is_data(entry) for entry in value)
+    if isinstance(value, dict):
+        return all(_is_data(entry) for entry in value.values())
+    return isinstance(value, PLAIN)
+
+
+def _restore_value(value: Any, parameters: Collection[int]) -> Restore:
+    """Of nested dicts, lists, tensors and what else an optimizer holds."""
+    if isinstance(value, Optimizer) or id(value) in parameters:
+        return lambda: value
+    if isinstance(value, Tensor):
+        return _restore_tensor(value)
+    if isinstance(value, dict):
+        entries = {key: _restore_value(entry, parameters) for key, entry in value.items()}
+
+        def restore_dict() -> Any:
+            restored = {key: entry() for key, entry in entries.items()}
+            value.clear()
+            value.update(restored)
+            return value
+
+        return restore_dict
+    if type(value) in (list, tuple):
+        parts = [_restore_value(entry, parameters) for entry in value]
+
+        def restore_sequence() -> Any:
+            restored = [entry() for entry in parts]
+            if type(value) is tuple:
+                return tuple(restored)
+            value[:] = restored
+            return value
+
+        return restore_sequence
+    saved = copy.deepcopy(value)
+    return lambda: saved

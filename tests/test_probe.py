@@ -1,7 +1,9 @@
 """The probe: what it finds, that nothing of it stays, and where the sweep then begins."""
 
 import copy
+import itertools
 import math
+import random
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -80,6 +82,20 @@ def test_a_step_that_the_scaler_left_out_is_taken_again_at_the_same_lr() -> None
     answers = iter([None, None, 2.0, None, torch.tensor(1.0)])
     assert probe_losses([0.1, 0.2], written.append, lambda: next(answers)) == [2.0, 1.0]
     assert written == [0.1, 0.1, 0.1, 0.2, 0.2]
+
+
+def test_a_probe_ends_where_the_loss_is_lost() -> None:
+    answers = iter([2.0, 1.0, math.inf])
+    losses = probe_losses([0.1, 0.2, 0.3, 0.4, 0.5], lambda lr: None, lambda: next(answers))
+    assert losses[:3] == [2.0, 1.0, math.inf]
+    assert all(math.isnan(loss) for loss in losses[3:])
+
+
+def test_a_probe_ends_where_a_scaler_skips_every_step() -> None:
+    answers = itertools.chain([None] * 20, [2.0], [None] * 20, [1.0], itertools.repeat(None))
+    losses = probe_losses([0.1, 0.2, 0.3, 0.4], lambda lr: None, lambda: next(answers))
+    assert losses[:2] == [2.0, 1.0]
+    assert all(math.isnan(loss) for loss in losses[2:])
 
 
 @pytest.mark.parametrize(
@@ -334,3 +350,103 @@ def test_a_probe_asks_for_nothing_of_the_callers_modes() -> None:
         warnings.simplefilter("error")
         assert training.probe() is not None
         assert not torch.is_grad_enabled()
+
+
+def test_a_probe_without_a_fall_forgets_where_the_sweep_was_to_begin() -> None:
+    training = Training()
+    training.scheduler.begin_at(1e-2)
+    losses = itertools.count(1.0)
+    assert training.scheduler.probe(training.model, lambda: next(losses)) is None
+    assert training.scheduler.lr_at(0) == 1e-5
+
+
+def test_each_step_of_a_probe_draws_the_same_random_numbers() -> None:
+    training = Training()
+    drawn: list[float] = []
+
+    def take_step() -> float:
+        drawn.append(float(torch.rand(())) + random.random())
+        return 1.0
+
+    training.scheduler.probe(training.model, take_step)
+    assert len(drawn) == 18
+    assert len(set(drawn)) == 1
+
+
+class Odd(nn.Module):
+    """Buffers that are replaced, made late, resized, and that overlap themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("late", None)
+        self.register_buffer("history", torch.zeros(1))
+        self.register_buffer("wide", torch.ones(1).expand(4))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs = self.linear(inputs)
+        self.mean = 0.9 * self.mean + outputs.detach().mean(0)
+        self.late = outputs.detach()
+        self.history.resize_(len(self.history) + 1).fill_(1.0)
+        return outputs * self.wide
+
+
+def test_buffers_are_put_back_however_they_change() -> None:
+    torch.manual_seed(0)
+    model = Odd()
+    before = copy.deepcopy(model.state_dict())
+    scheduler = AutoWU(torch.optim.SGD(model.parameters(), momentum=0.9), 60)
+    inputs, targets = torch.randn(32, 8), torch.randint(0, 4, (32,))
+
+    def take_step() -> Tensor:
+        loss = F.cross_entropy(model(inputs), targets)
+        scheduler.optimizer.zero_grad()
+        loss.backward()
+        scheduler.optimizer.step()
+        return loss
+
+    assert scheduler.probe(model, take_step) is not None
+    assert_same_state(dict(model.state_dict()), dict(before))
+    assert model.late is None
+    assert not scheduler.optimizer.state
+
+
+class ByName(torch.optim.SGD):
+    """Steps the weights through a dict of its own, and another optimizer in a list."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model.parameters(), lr=0.1)
+        self.named = dict(model.named_parameters())
+        self.inner = [torch.optim.Adam(model.parameters())]
+        self.sums = [torch.zeros(()) for _ in self.named]
+
+    def step(self, closure: Any = None) -> None:
+        with torch.no_grad():
+            for total, weight in zip(self.sums, self.named.values(), strict=True):
+                total += weight.grad.abs().sum()
+                weight -= self.param_groups[0]["lr"] * weight.grad
+        self.inner[0].step()
+
+
+def test_what_an_optimizer_refers_to_stays_what_it_refers_to() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 4)
+    optimizer = ByName(model)
+    scheduler = AutoWU(optimizer, 60)
+    inputs, targets = torch.randn(32, 8), torch.randint(0, 4, (32,))
+    sums = list(optimizer.sums)
+
+    def take_step() -> Tensor:
+        loss = F.cross_entropy(model(inputs), targets)
+        model.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    scheduler.probe(model, take_step)
+    assert optimizer.named["weight"] is model.weight
+    assert all(now is then for now, then in zip(optimizer.sums, sums, strict=True))
+    assert all(total == 0 for total in sums)
+    assert not optimizer.inner[0].state

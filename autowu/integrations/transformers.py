@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import BatchEncoding, Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from autowu.integrations.resuming import check_same_settings
@@ -32,8 +32,10 @@ class AutoWUMixin(Trainer):
             stay at their defaults; `learning_rate` sets the ratios of parameter groups alone.
         autowu: keywords of `AutoWU`; None: none. `total_steps` is the Trainer's, and so is
             `steps_per_epoch` unless it is given (None for a dataset without a length).
-        probe: samples of the first batch for `AutoWU.probe`, which an adaptive sweep begins with;
-            0: it begins at `min_lr`, as with DeepSpeed and FSDP.
+        probe: samples of the first batch for `AutoWU.probe`, which an adaptive sweep begins with
+            (the whole batch where not all in it is a tensor of as many samples); 0: it begins at
+            `min_lr`, as with DeepSpeed, FSDP and devices that are neither CPUs nor CUDA's.
+            `compute_loss` is called for it, too.
 
     Attributes:
         lr_scheduler: the `AutoWU`; None before training starts.
@@ -143,12 +145,15 @@ class AutoWUTrainer(AutoWUMixin):
 
 
 def _first(inputs: Any, num_samples: int) -> Any:
-    """The first samples of a batch: of each tensor in it, and whatever else as it is."""
-    if isinstance(inputs, Tensor):
-        return inputs[:num_samples] if inputs.dim() else inputs
-    if isinstance(inputs, Mapping):
-        return {name: _first(value, num_samples) for name, value in inputs.items()}
-    return inputs
+    """The first samples of a batch; the whole batch where not all in it is a tensor of as many."""
+    if type(inputs) not in (dict, BatchEncoding):
+        return inputs
+    tensors = [value for value in inputs.values() if isinstance(value, Tensor) and value.dim()]
+    if len(tensors) < len(inputs) or len({len(tensor) for tensor in tensors}) != 1:
+        return inputs
+    if len(tensors[0]) <= num_samples:
+        return inputs
+    return type(inputs)({name: value[:num_samples] for name, value in inputs.items()})
 
 
 def _num_samples(inputs: Any) -> int:

@@ -29,7 +29,11 @@ from tests.integrations.plain_loop import (
 from tests.integrations.test_plain_loop import check_found, load_example
 
 transformers = pytest.importorskip("transformers")
-from autowu.integrations.transformers import AutoWUMixin, AutoWUTrainer  # noqa: E402
+from autowu.integrations.transformers import (  # noqa: E402
+    AutoWUMixin,
+    AutoWUTrainer,
+)
+from autowu.integrations.transformers import _first as first_samples  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
 
@@ -371,6 +375,28 @@ def test_a_compiled_model_is_compiled_for_whole_batches_alone(tmp_path: Path) ->
     result = train(tmp_path, model=Counting(), autowu={}, probe=2, **arguments)
     assert result["lrs"][0] > 1e-3
     assert set(sizes) == {BATCH_SIZE}
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"patches": torch.zeros(80, 8), "grid": torch.zeros(4)},
+        {"inputs": torch.zeros(64, 8), "names": ["a"] * 64},
+        {"inputs": torch.zeros(64, 8), "scale": torch.tensor(1.0)},
+        (torch.zeros(64, 8), torch.zeros(64)),
+        {"inputs": torch.zeros(8, 8), "labels": torch.zeros(8)},
+    ],
+)
+def test_a_batch_that_cannot_be_cut_is_probed_whole(batch: Any) -> None:
+    assert first_samples(batch, 32) is batch
+
+
+def test_a_batch_of_tensors_is_cut_and_keeps_its_type() -> None:
+    batch = transformers.BatchEncoding({"inputs": torch.rand(64, 8), "labels": torch.rand(64)})
+    few = first_samples(batch, 32)
+    assert type(few) is transformers.BatchEncoding
+    assert torch.equal(few.inputs, batch.inputs[:32])
+    assert torch.equal(few.labels, batch.labels[:32])
 
 
 def test_a_probe_is_not_made_where_it_is_not_wanted_or_the_run_goes_on(
