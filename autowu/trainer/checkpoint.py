@@ -133,11 +133,21 @@ def check_same_settings(path: Path, saved: dict[str, Any], current: dict[str, An
     before, now = dict(flatten(saved)), dict(flatten(current))
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
-        if old != new and not key.startswith(FREE_TO_CHANGE):
+        acts_on_nothing = key == "schedule.probe" and not _may_probe(now)
+        if old != new and not key.startswith(FREE_TO_CHANGE) and not acts_on_nothing:
+            go_on = (
+                f"{key}={old} to go on with it, " if key in EARLIER and key not in before else ""
+            )
             raise CheckpointError(
                 f"{key}={_shown(new)}: the run in {path.parent} has {key}={_shown(old)}"
-                " (choose another name=..., or resume=never to replace that run)"
+                f" (choose {go_on}another name=..., or resume=never to replace that run)"
             )
+
+
+def _may_probe(settings: dict[str, Any]) -> bool:
+    """Only a sweep that is adaptive and exponential can begin with a probe."""
+    fixed = settings.get("schedule.sweep") == "fixed"
+    return not fixed and settings.get("schedule.growth") != "linear"
 
 
 def _shown(value: Any) -> Any:

@@ -96,7 +96,8 @@ def _probe(
     parts = images.first_images(chosen.probe)
     with trial(take_step):
         # Not what torch.compile made for whole batches, nor DistributedDataParallel: all ranks take
-        # the same steps with the same images, so that the LR does not depend on their number.
+        # the same steps with the same images, so that the LR hardly depends on their number (batch
+        # norm sees micro-batches, and dropout draws other numbers on each rank).
         take_step.replica = state.network
         start_training(state.network, state.optimizer)
         lr = scheduler.probe(state.network, lambda: step_of_ranks(take_step, parts, ranks, stop))

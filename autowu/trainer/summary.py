@@ -91,9 +91,9 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
 def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
     switch_step, num_steps = summary["switch_step"], summary["total_steps"]
-    epoch = switch_step / summary["steps_per_epoch"]
     warmup = f"no warmup in {num_steps} steps"
     if switch_step:
+        epoch = switch_step / summary["steps_per_epoch"]
         warmup = (
             f"warmup ended at epoch {epoch:.1f} of {summary['epochs']} (step {switch_step} of"
             f" {num_steps})"
@@ -101,6 +101,10 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
     if not summary.get("found_minimum", True) and not summary["diverged"]:
         found = "no minimum was certain by the cap of the warmup: decay from LR"
+    if switch_step is None:  # in fp16, where each later step was left out
+        result = f"the warmup had not ended when the run did, in {num_steps} steps"
+    else:
+        result = f"{found} {summary['start_lr']:.3g}, {warmup}"
     average = ""
     if summary.get("ema_test_accuracy") is not None:
         average = f", of the averaged weights {summary['ema_test_accuracy']:.2f} %"
@@ -118,7 +122,7 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             *lines,
             f"test accuracy {summary['test_accuracy']:.2f} %"
             f" (best epoch {summary['best_test_accuracy']:.2f} %)" + average,
-            f"{found} {summary['start_lr']:.3g}, {warmup}",
+            result,
             f"plot {plot}",
         ]
     )

@@ -48,3 +48,9 @@ def test_a_run_from_before_there_was_a_probe_goes_on_without_one() -> None:
     check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 0}})
     with pytest.raises(CheckpointError, match=r"schedule\.probe=32: the run in a has .*probe=0"):
         check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
+    with pytest.raises(CheckpointError, match=r"schedule\.probe=0 to go on with it, another"):
+        check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
+    fixed = {"schedule": {"name": "autowu", "sweep": "fixed"}}
+    check_same_settings(
+        Path("a/last.pt"), fixed, {"schedule": {"name": "autowu", "sweep": "fixed", "probe": 32}}
+    )
