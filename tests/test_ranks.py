@@ -111,7 +111,7 @@ def test_the_trainer_communicates_at_looks_tests_and_evaluations_alone(
     assert tests > 5
     # After an epoch one for the evaluation, and one in case somebody asked to stop meanwhile. The
     # network has no buffers to be shared.
-    probe = 18 + 1  # its steps, in each of which somebody may ask to stop; and its losses
+    probe = 18 + 18  # its steps, in each of which somebody may ask to stop; and their losses
     expected = {"all_reduce": probe + looks + tests + 2 * 8, "broadcast": tests}
     for _, output, _ in outcomes:
         assert json.loads(output.splitlines()[-1]) == expected
