@@ -370,7 +370,6 @@ class AutoWU(LRScheduler):
         """
         self._check_unbegun("probe")
         lrs = probe_lrs(self._settings.min_lr, self._settings.max_lr)
-        self._sweep = Sweep(self._settings, first_fall_step(self._settings))
         device = self._device()
         random_state = get_random_state(device)
 
@@ -386,6 +385,10 @@ class AutoWU(LRScheduler):
         fall_lr = lr_of_half_fall(lrs, losses)
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
+        else:
+            self._sweep = Sweep(self._settings, first_fall_step(self._settings))
+            self._write_lrs()
+            self._expect_next_test()
         return fall_lr
 
     def _mean_over_ranks(self, loss: Tensor | float | None) -> Tensor | float | None:

@@ -21,14 +21,13 @@ Restore = Callable[[], Any]  # puts back what a value was, and returns that valu
 def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) -> Iterator[None]:
     """A block after which, however it ends, all that training changes is as it was, bit for bit.
 
-    Parameters that are trained, their gradients, and buffers; the train or eval mode of each
-    module; moments, LRs and whatever else stands in the optimizer's groups; the random states of
-    Python, NumPy, torch and the device. A copy of them lies on the device meanwhile. Tensors and
+    Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
+    each module; moments, LRs and whatever else stands in the optimizer's groups; the random states
+    of Python, NumPy, torch and the device. A copy of them lies on the device meanwhile. Tensors and
     dicts stay the same objects, for whoever else holds them.
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
-    trained = [p for p in network.parameters() if p.requires_grad]
-    parameters = list(dict.fromkeys([*trained, *groups]))
+    parameters = list(dict.fromkeys([*network.parameters(), *groups]))
     with ExitStack() as afterwards:  # all of it happens, in reverse order, even if some of it fails
         afterwards.callback(set_random_state, get_random_state(device), device)
         for each in _with_inner(optimizer):
@@ -50,6 +49,8 @@ def _restore_tensor(tensor: Tensor) -> Restore:
 
     @torch.no_grad()
     def restore() -> Tensor:
+        if tensor.layout != torch.strided or tensor.is_nested:
+            return tensor.copy_(saved)
         overlaps = any(
             n > 1 and step == 0 for n, step in zip(saved.shape, tensor.stride(), strict=False)
         )

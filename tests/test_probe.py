@@ -382,6 +382,7 @@ class Odd(nn.Module):
         self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
         self.register_buffer("mean", torch.zeros(4))
         self.register_buffer("late", None)
+        self.register_buffer("sparse", torch.eye(3).to_sparse())
         self.register_buffer("history", torch.zeros(1))
         self.register_buffer("wide", torch.ones(1).expand(4))
 
@@ -389,6 +390,8 @@ class Odd(nn.Module):
         outputs = self.linear(inputs)
         self.mean = 0.9 * self.mean + outputs.detach().mean(0)
         self.late = outputs.detach()
+        with torch.no_grad():
+            self.frozen.mul_(0.9)  # as a momentum encoder is
         self.history.resize_(len(self.history) + 1).fill_(1.0)
         return outputs * self.wide
 
@@ -397,6 +400,7 @@ def test_buffers_are_put_back_however_they_change() -> None:
     torch.manual_seed(0)
     model = Odd()
     before = copy.deepcopy(model.state_dict())
+    del before["sparse"]
     scheduler = AutoWU(torch.optim.SGD(model.parameters(), momentum=0.9), 60)
     inputs, targets = torch.randn(32, 8), torch.randint(0, 4, (32,))
 
@@ -408,7 +412,9 @@ def test_buffers_are_put_back_however_they_change() -> None:
         return loss
 
     assert scheduler.probe(model, take_step) is not None
-    assert_same_state(dict(model.state_dict()), dict(before))
+    after = dict(model.state_dict())
+    assert torch.equal(after.pop("sparse").to_dense(), torch.eye(3))
+    assert_same_state(after, dict(before))
     assert model.late is None
     assert not scheduler.optimizer.state
 
@@ -450,3 +456,11 @@ def test_what_an_optimizer_refers_to_stays_what_it_refers_to() -> None:
     assert all(now is then for now, then in zip(optimizer.sums, sums, strict=True))
     assert all(total == 0 for total in sums)
     assert not optimizer.inner[0].state
+
+
+def test_a_probe_that_fails_leaves_the_sweep_as_it_was() -> None:
+    training = Training()
+    training.scheduler.begin_at(1e-2)
+    with pytest.raises(TypeError):
+        training.scheduler.probe(training.model, lambda: "no loss")  # type: ignore[arg-type,return-value]
+    assert training.scheduler.lr_at(0) == 1e-2
