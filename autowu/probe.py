@@ -19,7 +19,8 @@ from torch import Tensor
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
-MOST_SKIPPED = 24  # in a row, that a GradScaler may leave out while it looks for its scale
+# In fp16 the scaler begins at 2^16 and halves: so many steps left out in a row are not its search.
+MOST_SKIPPED = 24
 NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give nearly the same LR (`experiments/probe`)
 
 TakeStep = Callable[[], Tensor | float | None]

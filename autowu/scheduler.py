@@ -386,9 +386,7 @@ class AutoWU(LRScheduler):
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
         else:
-            self._sweep = Sweep(self._settings, first_fall_step(self._settings))
-            self._write_lrs()
-            self._expect_next_test()
+            self._begin(Sweep(self._settings, first_fall_step(self._settings)))
         return fall_lr
 
     def _mean_over_ranks(self, loss: Tensor | float | None) -> Tensor | float | None:
@@ -423,7 +421,10 @@ class AutoWU(LRScheduler):
                 f"begin_at takes an LR from min_lr={self._settings.min_lr:g} to below "
                 f"max_lr={self._settings.max_lr:g}, got {lr}"
             )
-        self._sweep = Sweep(self._settings, 0, float(lr))
+        self._begin(Sweep(self._settings, 0, float(lr)))
+
+    def _begin(self, sweep: Sweep) -> None:
+        self._sweep = sweep
         self._write_lrs()
         self._expect_next_test()
 

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch.optim import Optimizer
 
 from autowu.random_state import get_random_state, set_random_state
 
-PLAIN = (int, float, str, type(None), Tensor, random.Random)  # what an optimizer notes of itself
+# What an optimizer notes of itself.
+PLAIN = (int, float, str, type(None), Tensor, random.Random, torch.Generator)
 
 Restore = Callable[[], Any]  # puts back what a value was, and returns that value
 
@@ -28,10 +29,11 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = list(dict.fromkeys([*network.parameters(), *groups]))
+    by_id = {id(parameter) for parameter in parameters}
     with ExitStack() as afterwards:  # all of it happens, in reverse order, even if some of it fails
         afterwards.callback(set_random_state, get_random_state(device), device)
         for each in _with_inner(optimizer):
-            afterwards.callback(_restore_optimizer(each, {id(p) for p in parameters}))
+            afterwards.callback(_restore_optimizer(each, by_id))
         for module in network.modules():
             afterwards.callback(setattr, module, "training", module.training)
             afterwards.callback(_restore_buffers(module))
@@ -55,14 +57,11 @@ def _restore_tensor(tensor: Tensor) -> Restore:
             n > 1 and step == 0 for n, step in zip(saved.shape, tensor.stride(), strict=False)
         )
         if tensor.shape != saved.shape or tensor.dtype != saved.dtype or overlaps:
-            return tensor if _equal(tensor, saved) else saved
+            is_same = tensor.dtype == saved.dtype and torch.equal(tensor, saved)
+            return tensor if is_same else saved
         return tensor.copy_(saved)
 
     return restore
-
-
-def _equal(tensor: Tensor, saved: Tensor) -> bool:
-    return tensor.dtype == saved.dtype and torch.equal(tensor, saved)
 
 
 def _restore_buffers(module: nn.Module) -> Restore:
@@ -82,13 +81,17 @@ def _with_inner(optimizer: Optimizer) -> list[Optimizer]:
     """The optimizer and those that it wraps, as Lookahead does, or holds in a list or a dict."""
     found = [optimizer]
     for each in found:
-        inner: list[Optimizer] = []
-        for value in vars(each).values():
-            values = value.values() if isinstance(value, dict) else value
-            several = values if isinstance(value, list | tuple | dict) else (value,)
-            inner += [entry for entry in several if isinstance(entry, Optimizer)]
+        held = [entry for value in vars(each).values() for entry in _entries(value)]
+        inner = [entry for entry in held if isinstance(entry, Optimizer)]
         found += [value for value in inner if all(value is not known for known in found)]
     return found
+
+
+def _entries(value: Any) -> Iterable[Any]:
+    """Of a dict, a list or a tuple; of another value itself."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Restore:
@@ -112,7 +115,6 @@ def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Res
         for name, value in own.items()
         if name not in ("defaults", "param_groups") and (type(value) is dict or _is_data(value))
     }
-    generators = {k: (v, v.get_state()) for k, v in own.items() if isinstance(v, torch.Generator)}
     names = set(own)
 
     def restore() -> None:
@@ -128,18 +130,13 @@ def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Res
         for name in set(own) - names:  # torch notes `_opt_called` at the first step
             del own[name]
         own.update({name: value() for name, value in attributes.items()})
-        for name, (generator, numbers) in generators.items():
-            generator.set_state(numbers)
-            own[name] = generator  # an optimizer may make another one on its device
 
     return restore
 
 
 def _is_data(value: Any) -> bool:
-    if type(value) in (list, tuple):
-        return all(_is_data(entry) for entry in value)
-    if isinstance(value, dict):
-        return all(_is_data(entry) for entry in value.values())
+    if type(value) in (list, tuple) or isinstance(value, dict):
+        return all(_is_data(entry) for entry in _entries(value))
     return isinstance(value, PLAIN)
 
 
@@ -149,6 +146,14 @@ def _restore_value(value: Any, parameters: Collection[int]) -> Restore:
         return lambda: value
     if isinstance(value, Tensor):
         return _restore_tensor(value)
+    if isinstance(value, torch.Generator):
+        numbers = value.get_state()
+
+        def restore_generator() -> Any:
+            value.set_state(numbers)
+            return value  # an optimizer may have made another one on its device
+
+        return restore_generator
     if isinstance(value, dict):
         entries = {key: _restore_value(entry, parameters) for key, entry in value.items()}
 

@@ -18,6 +18,7 @@ from autowu.trainer.guard import is_finite
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
+from autowu.trainer.schedule_settings import AutoWUSettings, may_probe
 
 KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard", "ranks")
 # Where a run lies, who watches it, where its images lie and how many processes read them.
@@ -131,23 +132,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def check_same_settings(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise CheckpointError, naming the key, when a run would go on under different settings."""
     before, now = dict(flatten(saved)), dict(flatten(current))
+    sweep = now.get("schedule.sweep", AutoWUSettings.sweep)
+    growth = now.get("schedule.growth", AutoWUSettings.growth)
+    acts_on_nothing = () if may_probe(sweep, growth) else ("schedule.probe",)
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
-        acts_on_nothing = key == "schedule.probe" and not _may_probe(now)
-        if old != new and not key.startswith(FREE_TO_CHANGE) and not acts_on_nothing:
-            go_on = (
-                f"{key}={old} to go on with it, " if key in EARLIER and key not in before else ""
-            )
+        if old != new and not key.startswith((*FREE_TO_CHANGE, *acts_on_nothing)):
+            is_older = key in EARLIER and key not in before
+            go_on = f"{key}={old} to go on with it, " if is_older else ""
             raise CheckpointError(
                 f"{key}={_shown(new)}: the run in {path.parent} has {key}={_shown(old)}"
                 f" (choose {go_on}another name=..., or resume=never to replace that run)"
             )
-
-
-def _may_probe(settings: dict[str, Any]) -> bool:
-    """Only a sweep that is adaptive and exponential can begin with a probe."""
-    fixed = settings.get("schedule.sweep") == "fixed"
-    return not fixed and settings.get("schedule.growth") != "linear"
 
 
 def _shown(value: Any) -> Any:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autowu.group_lrs import reference_lr, set_lr, to_ratio
+from autowu.probe import MOST_SKIPPED
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import Interrupted
@@ -28,8 +29,6 @@ from autowu.trainer.step import OptimizerStep
 from autowu.trainer.suggest import smooth, steepest, valley
 from autowu.unchanged import unchanged
 
-# In fp16 the scaler begins at 2^16 and halves: so many steps left out in a row are not its search.
-MOST_SKIPPED = 24
 CSV_HEADER = "lr,loss,smoothed\n"
 
 

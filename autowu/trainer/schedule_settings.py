@@ -67,6 +67,11 @@ class FindsLRSettings(ScheduleSettings):
             refuse("min_lr", self.min_lr, f"must be below schedule.max_lr={self.max_lr}")
 
 
+def may_probe(sweep: str, growth: str) -> bool:
+    """Only a sweep that is adaptive and exponential can begin by a probe."""
+    return sweep == "adaptive" and growth == "exponential"
+
+
 @dataclass(frozen=True)
 class AutoWUSettings(FindsLRSettings):
     """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults; `probe`."""
@@ -94,8 +99,7 @@ class AutoWUSettings(FindsLRSettings):
 
     @property
     def begins_with_probe(self) -> bool:
-        is_adaptive = self.sweep == "adaptive" and self.growth == "exponential"
-        return is_adaptive and self.probe > 0
+        return may_probe(self.sweep, self.growth) and self.probe > 0
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)

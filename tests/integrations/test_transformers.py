@@ -29,11 +29,7 @@ from tests.integrations.plain_loop import (
 from tests.integrations.test_plain_loop import check_found, load_example
 
 transformers = pytest.importorskip("transformers")
-from autowu.integrations.transformers import (  # noqa: E402
-    AutoWUMixin,
-    AutoWUTrainer,
-)
-from autowu.integrations.transformers import _first as first_samples  # noqa: E402
+from autowu.integrations.transformers import AutoWUMixin, AutoWUTrainer, _first  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:FutureWarning")
 
@@ -388,12 +384,12 @@ def test_a_compiled_model_is_compiled_for_whole_batches_alone(tmp_path: Path) ->
     ],
 )
 def test_a_batch_that_cannot_be_cut_is_probed_whole(batch: Any) -> None:
-    assert first_samples(batch, 32) is batch
+    assert _first(batch, 32) is batch
 
 
 def test_a_batch_of_tensors_is_cut_and_keeps_its_type() -> None:
     batch = transformers.BatchEncoding({"inputs": torch.rand(64, 8), "labels": torch.rand(64)})
-    few = first_samples(batch, 32)
+    few = _first(batch, 32)
     assert type(few) is transformers.BatchEncoding
     assert torch.equal(few.inputs, batch.inputs[:32])
     assert torch.equal(few.labels, batch.labels[:32])
