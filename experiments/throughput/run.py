@@ -2,9 +2,10 @@
 
     python -m experiments.throughput.run                   five minutes on one CPU core
     python -m experiments.throughput.run --device cuda     the cells for a GPU
+    python -m experiments.throughput.run --device cuda --compiled    of those, the compiled ones
 
 The two sides take turns, a block of steps each, and the ratio is the median over the rounds, since
-a machine is rarely quiet. Rows of other devices in results.csv are kept.
+a machine is rarely quiet. Rows of cells that were not measured anew are kept.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from adamp import AdamP
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from autowu.trainer import optimizers, schedules
 from autowu.trainer.checkpoint import Checkpoints
@@ -48,6 +49,7 @@ COLUMNS = (
     "augment",
     "batch_size",
     "precision",
+    "compile",
     "phase",
     "bare_loop_on",
     "trainer_images_per_second",
@@ -61,6 +63,7 @@ COLUMNS = (
     "torch",
     "commit",
 )
+KEYS = ("device", "model", "data", "augment", "batch_size", "precision", "compile", "phase")
 
 
 class Cell(NamedTuple):
@@ -72,6 +75,8 @@ class Cell(NamedTuple):
     rounds: int
     precision: str = "fp32"
     bare_data: str = "same batches"  # or "random tensors on the device"
+    compile: bool = False
+    max_warmup_fraction: float = 0.5
 
 
 SMALL = {"name": "synthetic", "num_images": 4096, "num_classes": 10, "image_size": 32}
@@ -91,8 +96,17 @@ CELLS = {
             rounds=7,
             precision="bf16",
             bare_data="random tensors on the device",
+            compile=compile,
+            max_warmup_fraction=max_warmup_fraction,
         )
-        for batch_size, augment in ((8192, "cifar"), (512, "cifar"), (512, "none"))
+        for batch_size, augment, compile, max_warmup_fraction in (
+            (8192, "cifar", False, 0.5),
+            (512, "cifar", False, 0.5),
+            (512, "none", False, 0.5),
+            # The sweep ends within the first block: the decay, where most of a run lies.
+            (8192, "cifar", True, 1e-3),
+            (512, "cifar", True, 1e-3),
+        )
     ],
 }
 
@@ -105,9 +119,9 @@ def trainer_side(
         **cell.data, batch_size=cell.batch_size, ranks=ranks, channels_last=on_gpu(ranks)
     )
     network = build_model(cell.model, images.num_channels, images.num_classes, images.image_size)
-    network, replica = ranks.wrap(network)
+    network, replica = ranks.wrap(network, compile=cell.compile)
     optimizer = optimizers.build(network, "adamp", None, 0.01)
-    settings = vars(AutoWUSettings()).copy()
+    settings = vars(AutoWUSettings()) | {"max_warmup_fraction": cell.max_warmup_fraction}
     scheduler = schedules.create(
         optimizer=optimizer,
         epochs=cell.epochs,
@@ -146,6 +160,7 @@ def bare_side(cell: Cell, ranks: Ranks, images: ImageData) -> Callable[[], float
     network = build_model(cell.model, images.num_channels, images.num_classes, images.image_size)
     network = network.to(ranks.device).train()
     optimizer = AdamP(network.parameters(), lr=1e-4, weight_decay=0.01)
+    compiled = torch.compile(network) if cell.compile else network
     size = (cell.batch_size, images.num_channels, images.image_size, images.image_size)
     pixels = images.train.pixels  # type: ignore[attr-defined]
 
@@ -166,7 +181,7 @@ def bare_side(cell: Cell, ranks: Ranks, images: ImageData) -> Callable[[], float
         for step in range(cell.steps):
             inputs, labels = batch(step, order)
             optimizer.zero_grad(set_to_none=True)
-            loss = bare_loss(network, inputs, labels, cell.precision)
+            loss = bare_loss(compiled, inputs, labels, cell.precision)
             loss.backward()
             optimizer.step()
         return finished(ranks) - started
@@ -174,7 +189,9 @@ def bare_side(cell: Cell, ranks: Ranks, images: ImageData) -> Callable[[], float
     return block
 
 
-def bare_loss(network: nn.Module, inputs: Tensor, labels: Tensor, precision: str) -> Tensor:
+def bare_loss(
+    network: Callable[[Tensor], Tensor], inputs: Tensor, labels: Tensor, precision: str
+) -> Tensor:
     if precision == "fp32":
         return F.cross_entropy(network(inputs), labels)
     with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
@@ -247,13 +264,19 @@ def planned_row(cell: Cell, device: str) -> dict[str, Any]:
         "augment": cell.data.get("augment", "none"),
         "batch_size": cell.batch_size,
         "precision": cell.precision,
+        "compile": str(cell.compile).lower(),
         "bare_loop_on": cell.bare_data,
     }
 
 
+def key_of(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row[key]) for key in KEYS)
+
+
 def label(row: dict[str, Any]) -> str:
     what = f"{row['model']}, {row['data']}, {row['augment']}"
-    return f"{what}\nbatch {row['batch_size']}, {row['precision']}, {row['phase']}"
+    compiled = ", compiled" if row["compile"] == "true" else ""
+    return f"{what}\nbatch {row['batch_size']}, {row['precision']}{compiled}, {row['phase']}"
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -274,18 +297,23 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=list(CELLS), default="cpu")
+    parser.add_argument("--compiled", action="store_true", help="only the compiled cells")
     options = parser.parse_args()
+    cells = [cell for cell in CELLS[options.device] if cell.compile or not options.compiled]
+    if not cells:
+        parser.error(f"--compiled: no cell of --device {options.device} is compiled")
     if options.device == "cpu":
         torch.set_num_threads(1)
     torch.manual_seed(SEED)
     ranks = Ranks(options.device)
     new: list[dict[str, Any]] = []
     with ranks:
-        for cell in CELLS[options.device]:
+        for cell in cells:
             new += measure(cell, ranks)
             print(new[-1], flush=True)
-    kept = [row for row in done_rows(FOLDER / "results.csv") if row["device"] != new[0]["device"]]
-    rows = [*kept, *new]
+    measured = {key_of(row) for row in new}
+    kept = [row for row in done_rows(FOLDER / "results.csv") if key_of(row) not in measured]
+    rows = sorted([*kept, *new], key=lambda row: row["device"] != "cpu")
     planned: list[dict[str, Any]] = []
     if not any(row["device"] != "cpu" for row in rows):
         planned = [planned_row(cell, "cuda") for cell in CELLS["cuda"]]
@@ -297,6 +325,7 @@ def main() -> None:
         "data",
         "augment",
         "batch",
+        "compiled",
         "phase",
         "trainer",
         "bare loop",
@@ -312,6 +341,7 @@ def main() -> None:
                 row["data"],
                 row["augment"],
                 row["batch_size"],
+                "yes" if row["compile"] == "true" else "no",
                 row["phase"],
                 f"{float(row['trainer_images_per_second']):,.0f}/s",
                 f"{float(row['bare_images_per_second']):,.0f}/s",
