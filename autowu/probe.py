@@ -3,12 +3,18 @@
 A sweep from 1e-5 spends its first steps at LRs that train nothing, and a run of 20 or 100 steps
 has none to spend. Where weights can be put back those LRs can be passed on a small part of one
 batch: the LR doubles from step to step, from `min_lr` to `max_lr`, always on the same few samples,
-so that the loss is a smooth function of the LR. At some LR `p` a step takes it below half of all
-that it falls. Near `p` the sweep of the run can begin, and be slow from its first step on
-(`sweep.py`). The steps of an optimizer like Adam do not depend on the size of a batch, and those
-of SGD little as long as the weights are random.
+so that the loss is a smooth function of the LR. At some LR `h` a step takes it below half of all
+that it falls, and `u` is the last LR before it rises again. Near
 
-Half of the fall means the same for `a * loss + b`. All of it is ours: the paper has no probe.
+    p = max(h, u / 12)
+
+the sweep of the run can begin, and be slow from its first step on (`sweep.py`). In small networks
+`p` is `h`. But a wide one learns a few samples by heart at LRs far below those that train it: a
+ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003 (`experiments/sweep`). The
+steps of an optimizer like Adam do not depend on the size of a batch, and those of SGD little as
+long as the weights are random.
+
+All of it means the same for `a * loss + b`, and all of it is ours: the paper has no probe.
 """
 
 import itertools
@@ -19,6 +25,8 @@ from torch import Tensor
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
+RISE = 0.1  # ours: of the fall; a loss that rises by less than that still rests
+MAX_DISTANCE = 12.0  # ours: at most so many times the fall begins below the last LR before a rise
 # In fp16 the scaler begins at 2^16 and halves: so many steps left out in a row are not its search.
 MOST_SKIPPED = 24
 NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give nearly the same LR (`experiments/probe`)
@@ -77,34 +85,57 @@ def probe_losses(
     return losses + [math.nan] * (len(lrs) - len(losses))
 
 
-def lr_of_half_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The LR of the step that brings the loss below half of its fall.
+def lr_of_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The LR at which the loss begins to fall, `p` of the module's docstring.
 
     The fall is that from the first loss to the lowest one; losses from the first one that is not
-    finite on are left out. A loss stands before its step. Of several such steps it is the first
-    after which the loss stays below for another step, or is the lowest: one noisy loss is no fall,
-    and after an explosion a loss may be low by chance.
+    finite on are left out. A loss stands before its step.
 
     Args:
         lrs: (n,) growing.
         losses: (n,).
 
     Returns:
-        One of `lrs`; None where the loss falls nowhere.
+        An LR; None where the loss falls nowhere.
 
-    >>> lr_of_half_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
+    >>> lr_of_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
     0.001
-    >>> lr_of_half_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
+    >>> lr_of_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 0.9, 0.2, 0.1, 7.0])
+    0.0008333333333333334
+    >>> lr_of_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
     """
     finite = list(itertools.takewhile(math.isfinite, losses))
-    if not finite:
+    half = _step_of_half_fall(finite)
+    if half is None:
         return None
-    lowest = finite.index(min(finite))
-    level = finite[0] * LEVEL + finite[lowest] * (1.0 - LEVEL)
+    return max(lrs[half], lrs[_last_step_before_rise(finite, half)] / MAX_DISTANCE)
+
+
+def _step_of_half_fall(losses: Sequence[float]) -> int | None:
+    """The step that brings the loss below half of its fall.
+
+    Of several such steps the first after which the loss stays below for another step, or is the
+    lowest: one noisy loss is no fall, and after an explosion a loss may be low by chance.
+    """
+    if not losses:
+        return None
+    lowest = losses.index(min(losses))
+    level = losses[0] * LEVEL + losses[lowest] * (1.0 - LEVEL)
     for after in range(1, lowest + 1):
-        if finite[after] < level and (after == lowest or finite[after + 1] < level):
-            return lrs[after - 1]
+        if losses[after] < level and (after == lowest or losses[after + 1] < level):
+            return after - 1
     return None
+
+
+def _last_step_before_rise(losses: Sequence[float], half: int) -> int:
+    """The last step, from `half` on, that leaves the loss near the lowest one so far."""
+    rise = RISE * (losses[0] - min(losses))
+    lowest = losses[half + 1]
+    for after in range(half + 2, len(losses)):
+        if losses[after] - lowest > rise:
+            return after - 2
+        lowest = min(lowest, losses[after])
+    return len(losses) - 2
 
 
 def to_float(loss: object) -> float:

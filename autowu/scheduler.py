@@ -34,7 +34,7 @@ from autowu.minimum_test import (
     num_consecutive_positive,
     weigh_evidence,
 )
-from autowu.probe import TakeStep, lr_of_half_fall, probe_losses, probe_lrs, to_float
+from autowu.probe import TakeStep, lr_of_fall, probe_losses, probe_lrs, to_float
 from autowu.random_state import get_random_state, set_random_state
 from autowu.settings import (
     COOLDOWN_DECAYS,
@@ -382,7 +382,7 @@ class AutoWU(LRScheduler):
                 losses = probe_losses(lrs, self._write_lr, step)
         finally:
             self._write_lrs()
-        fall_lr = lr_of_half_fall(lrs, losses)
+        fall_lr = lr_of_fall(lrs, losses)
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
         else:

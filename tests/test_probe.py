@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autowu import AutoWU, replay
-from autowu.probe import LEVEL, lr_of_half_fall, probe_losses, probe_lrs
+from autowu.probe import LEVEL, MAX_DISTANCE, lr_of_fall, probe_losses, probe_lrs
 from autowu.settings import PAPER
 from autowu.sweep import first_lr
 from tests.helpers import assert_same_state
@@ -38,25 +38,30 @@ def test_the_lrs_at_most_double_from_the_least_to_the_most(
 
 
 @pytest.mark.parametrize(
-    ("losses", "index"),
+    ("losses", "half", "last"),
     [
-        ([2.0, 2.0, 1.9, 1.4, 1.1, 1.0, 3.0, 9.0], 2),  # the step that brings 1.4, below 1.5
-        ([2.0, 1.0], 0),
-        ([2.0, 2.0, 1.0, 7.0, 9.0], 1),  # the lowest alone
-        ([2.0, 1.4, 1.9, 1.8, 1.2, 1.0, 9.0], 3),  # one low loss is no fall
-        ([2.0, 1.8, 1.3, 1.2, 9.0, 9.0, 1.1, 9.0], 1),  # low by chance after an explosion
-        ([2.0, 1.9, 1.2, 1.0, math.nan, 0.1, 0.1], 1),
-        ([2.0, 1.9, 1.2, math.inf], 1),
-        ([2.0, 2.1, 2.2, 2.3], None),
-        ([2.0, 2.0, 2.0], None),
-        ([math.nan, 1.0], None),
-        ([], None),
+        ([2.0, 2.0, 1.9, 1.4, 1.1, 1.0, 3.0, 9.0], 2, 4),  # brings 1.4, below 1.5; then a rise
+        ([2.0, 2.0, 1.9, 1.4, 1.1, 1.0, 1.05, 9.0], 2, 5),  # by less than a tenth: none yet
+        ([2.0, 1.0], 0, 0),
+        ([2.0, 2.0, 1.0, 7.0, 9.0], 1, 1),  # the lowest alone
+        ([2.0, 1.4, 1.9, 1.8, 1.2, 1.0, 9.0], 3, 4),  # one low loss is no fall
+        ([2.0, 1.8, 1.3, 1.2, 9.0, 9.0, 1.1, 9.0], 1, 2),  # low by chance after an explosion
+        ([2.0, 1.9, 1.2, 1.0, math.nan, 0.1, 0.1], 1, 2),
+        ([2.0, 1.9, 1.2, math.inf], 1, 1),
+        ([2.0, 1.9, 1.75, 1.7, 1.6], 1, 3),  # never a rise: the last step that a loss stands after
     ],
 )
-def test_the_lr_is_that_of_the_step_past_half_of_the_fall(
-    losses: list[float], index: int | None
+def test_the_lr_is_that_of_half_of_the_fall_or_a_twelfth_of_the_last_before_a_rise(
+    losses: list[float], half: int, last: int
 ) -> None:
-    assert lr_of_half_fall(LRS, losses) == (None if index is None else LRS[index])
+    assert lr_of_fall(LRS, losses) == max(LRS[half], LRS[last] / MAX_DISTANCE)
+
+
+@pytest.mark.parametrize(
+    "losses", [[2.0, 2.1, 2.2, 2.3], [2.0, 2.0, 2.0], [math.nan, 1.0], [2.0], []]
+)
+def test_a_loss_that_falls_nowhere_has_no_such_lr(losses: list[float]) -> None:
+    assert lr_of_fall(LRS, losses) is None
 
 
 @given(
@@ -69,12 +74,13 @@ def test_it_is_the_same_for_any_scale_and_offset_of_the_loss(
 ) -> None:
     values = [float(loss) for loss in losses]
     moved = [scale * (loss + offset) for loss in losses]
-    found = lr_of_half_fall(LRS, values)
-    assert lr_of_half_fall(LRS, moved) == found
+    found = lr_of_fall(LRS, values)
+    assert lr_of_fall(LRS, moved) == found
     assert (found is None) == (min(values) == values[0])
     if found is not None:
-        after = values[LRS.index(found) + 1]
-        assert after < values[0] * LEVEL + min(values) * (1 - LEVEL)
+        level = values[0] * LEVEL + min(values) * (1 - LEVEL)
+        assert found >= min(lr for lr, after in zip(LRS, values[1:], strict=False) if after < level)
+        assert found < LRS[len(losses) - 1]
 
 
 def test_a_step_that_the_scaler_left_out_is_taken_again_at_the_same_lr() -> None:

@@ -25,7 +25,13 @@ from experiments.tables import done_rows, markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 
 FOLDER = Path(__file__).parent
-BATCH_SIZES = {"digits": 128, "digits_vit": 128, "cifar10": 1024, "cifar10_cnn": 1024}
+BATCH_SIZES = {
+    "digits": 128,
+    "digits_vit": 128,
+    "cifar10": 1024,
+    "cifar10_cnn": 1024,
+    "cifar10_wide": 128,
+}
 PAIRS = (
     ("digits", "adamp"),
     ("digits", "momentum"),
@@ -37,6 +43,8 @@ PAIRS = (
     ("cifar10", "adamp"),
     ("cifar10", "momentum"),
     ("cifar10_cnn", "adamp"),
+    ("cifar10_wide", "adamp"),
+    ("cifar10_wide", "momentum"),
 )
 # (samples, factor of the LR from step to step, the loss times)
 KINDS = (
@@ -121,7 +129,7 @@ class ProbeCell:
             for batch in batches:
                 take_step(*batch)
         step_seconds = (time.perf_counter() - start) / len(batches)
-        lr = probe.lr_of_half_fall(lrs, losses)
+        lr = probe.lr_of_fall(lrs, losses)
         return {
             "lr": "" if lr is None else f"{lr:.6g}",
             "num_steps": str(len(lrs)),

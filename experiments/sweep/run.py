@@ -4,6 +4,7 @@
     python -m experiments.sweep.run --part cifar10     residual network, 108 steps
     python -m experiments.sweep.run --part cnn         the cell: small CNN, 120 steps
     python -m experiments.sweep.run --part vit         vision transformer on digits, 660, 880 steps
+    python -m experiments.sweep.run --part wide        half a ResNet-18, 90 and 45 steps
     python -m experiments.sweep.run --part simulated   a noisy quadratic, seconds a run
 
 A row for each run in results.csv (simulated.csv); those that are there are not made again.
@@ -15,15 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from autowu import AutoWU
+from autowu import AutoWU, probe
 from autowu.probe import NUM_SAMPLES, probe_lrs
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
 from experiments.training.methods import warmup_cosine
 from experiments.training.trial import Recipe, train
 
-PARTS = ("digits", "cifar10", "cnn", "vit")
+PARTS = ("digits", "cifar10", "cnn", "vit", "wide")
 RESULTS = Path(__file__).parent / "results.csv"
 SIMULATED = Path(__file__).parent / "simulated.csv"
 OPTIMIZERS = ("adamp", "momentum", "lamb")
@@ -38,8 +40,14 @@ KEPT = ("adaptive", "fixed")
 BOUNDED = "adaptive, max_lr 0.01"
 PROBED = "adaptive, after a probe"
 PROBED_LESS = "adaptive, after a probe, its images taken off the run"
+PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
 PROBES = (PROBED, PROBED_LESS)
-MORE = {BOUNDED: partial(AutoWU, max_lr=0.01), PROBED: AutoWU, PROBED_LESS: AutoWU}
+MORE = {
+    BOUNDED: partial(AutoWU, max_lr=0.01),
+    PROBED: AutoWU,
+    PROBED_LESS: AutoWU,
+    PROBED_BY_HALF: AutoWU,
+}
 SIMULATED_STEPS = (60, 120, 500, 5_000)
 Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
 
@@ -83,18 +91,20 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            num_images = NUM_SAMPLES if method in (PROBED, PROBED_LESS) else 0
+            num_images = NUM_SAMPLES if method in (*PROBES, PROBED_BY_HALF) else 0
             recipe = Recipe(
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
-        outcome = train(
-            task,
-            recipe,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            seed=self.seed,
-            steps_off=steps_off(method, self.batch_size),
-        )
+        distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
+        with mock.patch.object(probe, "MAX_DISTANCE", distance):
+            outcome = train(
+                task,
+                recipe,
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                seed=self.seed,
+                steps_off=steps_off(method, self.batch_size),
+            )
         return outcome.columns()
 
 
@@ -164,6 +174,16 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
             for seed in range(5)
             for method in [*((name, None, None) for name in (*PROBES, *KEPT)), *grid]
+        ]
+    if part == "wide":
+        names = (PROBED, PROBED_BY_HALF, *KEPT)
+        peaks = ((0.001, 0.1), (0.003, 0.1), (0.003, 0.3), (0.01, 0.1), (0.01, 0.3))
+        grid = [("warmup_cosine", lr, warmup) for lr, warmup in peaks]
+        return [
+            SweepCell("cifar10_wide", "adamp", 128, epochs, method, seed, root)
+            for epochs in (2, 1)
+            for seed in range(3)
+            for method in [*((name, None, None) for name in names), *grid]
         ]
     if part == "vit":
         names = (*PROBES, *KEPT, "without the test of a plateau", BOUNDED)
