@@ -55,7 +55,7 @@ def run(method: str, epochs: int, seed: int, output_dir: Path) -> dict[str, Any]
     )
     summary = json.loads((output_dir / name / "summary.json").read_text(encoding="utf-8"))
     return {
-        "source": "published" if method == "paper" else "ours",
+        "source": "ours",
         "status": "done",
         "method": method,
         "epochs": epochs,
