@@ -1,5 +1,6 @@
 """What the experiments run and report: the cells, which of them are left, and what tables say."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,38 @@ def test_the_table_of_the_optimizers_names_the_best_peak() -> None:
     assert "| lion | warmup-cosine, best of 2 | 0.001 | 98.00 ± 0.00 |" in lines
     assert "| lion | AutoWU, 1e-05 to 1 | 0.012 | 97.00 |" in lines
     assert groups_of(rows)["lion"]["warmup-cosine, best of its grid"] == [98.0, 98.0]
+
+
+def test_the_exponent_of_the_batch_size_has_the_error_of_a_regression() -> None:
+    from scipy.stats import linregress
+
+    from experiments.small_figures.plot import exponent
+
+    points = [(64, 0.003), (64, 0.004), (256, 0.005), (256, 0.013), (1024, 0.012)]
+    rows = [{"batch_size": str(size), "start_lr": str(lr)} for size, lr in points]
+    expected = linregress(
+        *([math.log(value) for value in column] for column in zip(*points, strict=True))
+    )
+    assert exponent(rows) == pytest.approx((expected.slope, expected.stderr))
+    assert exponent(rows[:2]) is None
+
+
+def test_a_throughput_cell_for_a_gpu_has_a_row_that_is_done_or_not_run() -> None:
+    from experiments.throughput.run import CELLS, not_run_rows, planned_row, table
+
+    first, *others = (planned_row(cell, "cuda") for cell in CELLS["cuda"])
+    done = {name: str(value) for name, value in first.items()} | {"device": "some GPU"}
+    assert not_run_rows([done | {"status": "done", "phase": "warmup"}]) == others
+    assert not_run_rows([done | {"device": "cpu"}]) == [first, *others]
+    assert table(others).count("| no | not run |") == 2
+    assert table(others).count("| yes | not run |") == 2
+
+
+def test_a_rate_of_the_minimum_test_is_rounded_once() -> None:
+    from experiments.minimum_test.report import percent
+
+    assert percent({"false_alarms": 13, "n": 840}, "false_alarm") == "1.5 (0.9-2.6)"
+    assert percent({"found": "", "num_minima": 0}, "found") == "-"
 
 
 def test_mean_text_of_rows(tmp_path: Path) -> None:

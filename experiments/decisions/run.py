@@ -77,7 +77,7 @@ def run() -> list[dict[str, Any]]:
                 for a, b, curve in curves:
                     rows.append(
                         {
-                            "source": "ours" if method == "default" else "published",
+                            "source": "ours",
                             "status": "done",
                             "method": method,
                             "curve": "dies" if curve is dying else "real",

@@ -24,6 +24,7 @@ from experiments.tables import (
 
 FOLDER = Path(__file__).parent
 Rows = list[dict[str, str]]
+COUNTS = {"false_alarm": ("false_alarms", "n"), "found": ("found", "num_minima")}
 
 
 def summarize(rows: Rows) -> dict[str, Any]:
@@ -76,10 +77,12 @@ def group(rows: Rows, *keys: str) -> dict[tuple[str, ...], Rows]:
 
 
 def percent(summary: dict[str, Any], what: str) -> str:
-    if not summary[f"{what}_rate"]:
+    """A rate with its interval, from the counts: those in the summary are rounded already."""
+    count, n = (summary[key] for key in COUNTS[what])
+    if not n:
         return "-"
-    rate, low, high = (100 * float(summary[f"{what}_{end}"]) for end in ("rate", "low", "high"))
-    return f"{rate:.1f} ({low:.1f}-{high:.1f})"
+    low, high = wilson_interval(count, n)
+    return f"{100 * count / n:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def compare(rows: Rows, key: str, title: str) -> str:

@@ -67,7 +67,7 @@ def run_curve(cell: Cell) -> dict[str, Any]:
         best_lr = 1e-5 * 1e5**shape.minimum
         error = math.log10(scheduler.start_lr / best_lr)
     return {
-        "source": "ours" if method == "default" else "published",
+        "source": "ours",
         "status": "done",
         "method": method,
         "shape": name,

@@ -49,23 +49,29 @@ def select(rows: list[Row], optimizer: str, schedule: str, size: int) -> list[Ro
     return [r for r in rows if (r["optimizer"], r["schedule"], r["batch_size"]) == wanted]
 
 
-def exponent(rows: list[Row]) -> float | None:
-    """Of the batch size in the start LR, by least squares over all runs; None below 2 sizes."""
-    if len({row["batch_size"] for row in rows}) < 2:
+def exponent(rows: list[Row]) -> tuple[float, float] | None:
+    """Of the batch size in the start LR, by least squares over all runs, and its standard error.
+
+    The error is from the residuals, with n - 2 degrees of freedom. None below 2 sizes or 3 runs.
+    """
+    if len({row["batch_size"] for row in rows}) < 2 or len(rows) < 3:
         return None
     sizes = np.log([float(row["batch_size"]) for row in rows])
     lrs = np.log([float(row["start_lr"]) for row in rows])
-    return float(np.polyfit(sizes, lrs, 1)[0])
+    sizes -= sizes.mean()
+    slope, intercept = np.polyfit(sizes, lrs, 1)
+    variance = ((lrs - slope * sizes - intercept) ** 2).sum() / (len(rows) - 2)
+    return float(slope), float(np.sqrt(variance / (sizes**2).sum()))
 
 
 def start_lr_table(rows: list[Row]) -> str:
-    """The start LRs of all seeds, and the exponent of the batch size in them."""
+    """The start LRs of all seeds, and the exponent of the batch size in them, with its error."""
     lines = []
     for name, (optimizer, schedule) in LINES.items():
         cells = [select(rows, optimizer, schedule, size) for size in BATCH_SIZES]
         texts = [" ".join(f"{float(row['start_lr']):.2g}" for row in cell) for cell in cells]
-        slope = exponent([row for cell in cells for row in cell])
-        shown = "not run" if slope is None else f"{slope:.2f}"
+        fit = exponent([row for cell in cells for row in cell])
+        shown = "not run" if fit is None else "{:.2f} ± {:.2f}".format(*fit)
         lines.append([name, *(text or "not run" for text in texts), shown])
     return markdown_table(["start LR", *map(str, BATCH_SIZES), "exponent"], lines)
 
@@ -106,7 +112,7 @@ def draw_peaks(axes: Axes) -> None:
         "*",
         color="C0",
         markersize=12,
-        label="AutoWU, one run each",
+        label="AutoWU after a probe, one run each",
     )
     axes.set(xscale="log", xlabel="peak LR", ylabel="test accuracy, %")
     axes.set_title(f"batch size {PEAK_BATCH_SIZE}, {EPOCHS} epochs")

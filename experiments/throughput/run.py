@@ -3,16 +3,19 @@
     python -m experiments.throughput.run                   five minutes on one CPU core
     python -m experiments.throughput.run --device cuda     the cells for a GPU
     python -m experiments.throughput.run --device cuda --compiled    of those, the compiled ones
+    python -m experiments.throughput.run --tables          measures nothing, table and figure
 
 The two sides take turns, a block of steps each, and the ratio is the median over the rounds, since
-a machine is rarely quiet. Rows of cells that were not measured anew are kept.
+a machine is rarely quiet. Rows of cells that were not measured anew are kept, and a cell for a GPU
+that was never measured has a row `not run`. `--tables` makes the table and the figure of the README
+from the rows.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,7 +66,8 @@ COLUMNS = (
     "torch",
     "commit",
 )
-KEYS = ("device", "model", "data", "augment", "batch_size", "precision", "compile", "phase")
+CELL_KEYS = ("model", "data", "augment", "batch_size", "precision", "compile")
+Row = dict[str, Any]
 
 
 class Cell(NamedTuple):
@@ -214,7 +218,7 @@ def finished(ranks: Ranks) -> float:
     return time.perf_counter()
 
 
-def measure(cell: Cell, ranks: Ranks) -> list[dict[str, Any]]:
+def measure(cell: Cell, ranks: Ranks) -> list[Row]:
     """A row for the warmup, in which AutoWU tests, and one for the decay if it came to that."""
     with tempfile.TemporaryDirectory() as folder:
         trainer, images = trainer_side(cell, ranks, Path(folder) / "run")
@@ -228,9 +232,7 @@ def measure(cell: Cell, ranks: Ranks) -> list[dict[str, Any]]:
     return [to_row(cell, ranks, phase, rounds) for phase, rounds in times.items()]
 
 
-def to_row(
-    cell: Cell, ranks: Ranks, phase: str, times: list[tuple[float, float, float]]
-) -> dict[str, Any]:
+def to_row(cell: Cell, ranks: Ranks, phase: str, times: list[tuple[float, float, float]]) -> Row:
     """Of seconds of the trainer, of the bare loop, and waited for data, in each round."""
     block_images = cell.steps * cell.batch_size
     trainer_seconds = statistics.median(trainer for trainer, _, _ in times)
@@ -253,7 +255,7 @@ def to_row(
     }
 
 
-def planned_row(cell: Cell, device: str) -> dict[str, Any]:
+def planned_row(cell: Cell, device: str) -> Row:
     """The row of a cell that has not been run."""
     return dict.fromkeys(COLUMNS, "") | {
         "source": "ours",
@@ -269,17 +271,22 @@ def planned_row(cell: Cell, device: str) -> dict[str, Any]:
     }
 
 
-def key_of(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(str(row[key]) for key in KEYS)
+def key_of(row: Row) -> tuple[str, ...]:
+    return (row["device"], *cell_key(row), row["phase"])
 
 
-def label(row: dict[str, Any]) -> str:
+def cell_key(row: Row) -> tuple[str, ...]:
+    """What tells its cell from the others of a kind of device."""
+    return tuple(str(row[key]) for key in CELL_KEYS)
+
+
+def label(row: Row) -> str:
     what = f"{row['model']}, {row['data']}, {row['augment']}"
     compiled = ", compiled" if row["compile"] == "true" else ""
     return f"{what}\nbatch {row['batch_size']}, {row['precision']}{compiled}, {row['phase']}"
 
 
-def plot(rows: list[dict[str, Any]], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=(7, 0.8 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for height, row in enumerate(rows):
@@ -294,31 +301,14 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", choices=list(CELLS), default="cpu")
-    parser.add_argument("--compiled", action="store_true", help="only the compiled cells")
-    options = parser.parse_args()
-    cells = [cell for cell in CELLS[options.device] if cell.compile or not options.compiled]
-    if not cells:
-        parser.error(f"--compiled: no cell of --device {options.device} is compiled")
-    if options.device == "cpu":
-        torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    ranks = Ranks(options.device)
-    new: list[dict[str, Any]] = []
-    with ranks:
-        for cell in cells:
-            new += measure(cell, ranks)
-            print(new[-1], flush=True)
-    measured = {key_of(row) for row in new}
-    kept = [row for row in done_rows(FOLDER / "results.csv") if key_of(row) not in measured]
-    rows = sorted([*kept, *new], key=lambda row: row["device"] != "cpu")
-    planned: list[dict[str, Any]] = []
-    if not any(row["device"] != "cpu" for row in rows):
-        planned = [planned_row(cell, "cuda") for cell in CELLS["cuda"]]
-    write_rows(FOLDER / "results.csv", [*rows, *planned])
-    plot(rows, FOLDER / "throughput.png")
+def not_run_rows(done: Sequence[Row]) -> list[Row]:
+    """A row for each cell for a GPU that none of these was measured of."""
+    measured = {cell_key(row) for row in done if row["device"] != "cpu"}
+    planned = [planned_row(cell, "cuda") for cell in CELLS["cuda"]]
+    return [row for row in planned if cell_key(row) not in measured]
+
+
+def table(rows: Sequence[Row]) -> str:
     header = [
         "device",
         "model",
@@ -329,30 +319,77 @@ def main() -> None:
         "phase",
         "trainer",
         "bare loop",
-        "ratio",
+        "ratio (quartiles)",
+        "rounds",
         "data wait",
+        "commit",
     ]
-    table = markdown_table(
-        header,
-        [
+    lines = []
+    for row in rows:
+        what = [row[key] for key in ("device", "model", "data", "augment", "batch_size")]
+        what.append("yes" if row["compile"] == "true" else "no")
+        if row["status"] == "not run":
+            lines.append([*what, *["not run"] * (len(header) - len(what))])
+            continue
+        ratio, low, high = (float(row[key]) for key in ("ratio", "ratio_low", "ratio_high"))
+        lines.append(
             [
-                row["device"],
-                row["model"],
-                row["data"],
-                row["augment"],
-                row["batch_size"],
-                "yes" if row["compile"] == "true" else "no",
+                *what,
                 row["phase"],
                 f"{float(row['trainer_images_per_second']):,.0f}/s",
                 f"{float(row['bare_images_per_second']):,.0f}/s",
-                f"{float(row['ratio']):.3f}",
+                f"{ratio:.3f} ({low:.3f} to {high:.3f})",
+                row["rounds"],
                 f"{100 * float(row['data_wait']):.1f} %",
+                row["commit"],
             ]
-            for row in rows
-        ],
+        )
+    return markdown_table(header, lines)
+
+
+def report(done: Sequence[Row]) -> None:
+    """Write the rows, those `not run` as well, and what the README shows of them."""
+    rows = [*done, *not_run_rows(done)]
+    write_rows(FOLDER / "results.csv", rows)
+    plot(done, FOLDER / "throughput.png")
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    print(table(rows))
+
+
+def measure_cells(device: str, cells: Sequence[Cell]) -> list[Row]:
+    if device == "cpu":
+        torch.set_num_threads(1)
+    torch.manual_seed(SEED)
+    ranks = Ranks(device)
+    rows: list[Row] = []
+    with ranks:
+        for cell in cells:
+            rows += measure(cell, ranks)
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--device", choices=list(CELLS), help="default: cpu")
+    parser.add_argument("--compiled", action="store_true", help="only the compiled cells")
+    parser.add_argument(
+        "--tables", action="store_true", help="measure nothing, write the table and the figure"
     )
-    put_between_marks(FOLDER / "README.md", "table", table)
-    print(table)
+    options = parser.parse_args()
+    kept: list[Row] = [*done_rows(FOLDER / "results.csv")]
+    if options.tables:
+        if options.device or options.compiled:
+            parser.error("--tables measures nothing: leave --device and --compiled out")
+        return report(kept)
+    device = options.device or "cpu"
+    cells = [cell for cell in CELLS[device] if cell.compile or not options.compiled]
+    if not cells:
+        parser.error(f"--compiled: no cell of --device {device} is compiled")
+    new = measure_cells(device, cells)
+    measured = {key_of(row) for row in new}
+    kept = [row for row in kept if key_of(row) not in measured]
+    report(sorted([*kept, *new], key=lambda row: row["device"] != "cpu"))
 
 
 if __name__ == "__main__":
