@@ -91,6 +91,8 @@ def comparison_table(rows: Sequence[Row], label: Label) -> str:
         for name in dict.fromkeys(label(row) for row in of_row):
             for source in ("published", "ours"):
                 chosen = [r for r in of_row if label(r) == name and r["source"] == source]
+                if not chosen:
+                    continue
                 cells = [
                     cell_text([r for r in chosen if r["batch_size"] == size])
                     for size in batch_sizes

@@ -19,6 +19,7 @@ from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import (
     BOUNDED,
     PROBED,
+    PROBED_BY_HALF,
     PROBES,
     RESULTS,
     SIMULATED,
@@ -65,7 +66,7 @@ def table(rows: list[Row]) -> str:
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
         [method, *(mean_text(list(values.get(method, {}).values())) for values in groups.values())]
-        for method in (*PROBES, *VARIANTS, BOUNDED, BASELINE)
+        for method in (*PROBES, PROBED_BY_HALF, *VARIANTS, BOUNDED, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
     for method, other, name in (
@@ -134,7 +135,7 @@ def figure(rows: list[Row]) -> Figure:
     needed = {BASELINE, *(kind for kind, _, _ in kinds)}
     groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11.5, 4.2), layout="constrained")
+        drawing = Figure(figsize=(13.5, 4.2), layout="constrained")
         axes = drawing.subplots()
         for method, marker, colour in kinds:
             for place, values in enumerate(groups.values()):
