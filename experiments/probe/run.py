@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
@@ -203,15 +204,17 @@ def span(values: Sequence[float]) -> str:
 def figure(rows: Sequence[Row], peaks: dict[tuple[str, str], list[float]]) -> Figure:
     """The losses of the probes over the LR, as a part of their fall, with the LR that is found."""
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11, 4.6), layout="constrained")
-        for axes, (task, optimizer) in zip(drawing.subplots(2, 5).flat, PAIRS, strict=True):
+        drawing = Figure(figsize=(13, 4.6), layout="constrained")
+        for axes, (task, optimizer) in zip(drawing.subplots(2, 6).flat, PAIRS, strict=True):
             for row in select(rows, task, optimizer, *KINDS[0]):
                 losses = [float(loss) for loss in row["losses"].split()]
                 lrs = [1e-5 ** (1 - k / (len(losses) - 1)) for k in range(len(losses))]
                 fall = losses[0] - min(losses)
                 parts = [(loss - min(losses)) / fall for loss in losses]
                 axes.plot(lrs, parts, color="0.4", linewidth=0.8)
-                axes.plot([float(row["lr"])], [0.5], "D", color="tab:blue", markersize=5)
+                lr = float(row["lr"])
+                height = np.interp(lr, lrs, parts)
+                axes.plot([lr], [height], "D", color="tab:blue", markersize=5)
             for peak in peaks.get((task, optimizer), []):
                 axes.axvline(peak, color="black", linestyle="--", linewidth=0.8)
             axes.set(xscale="log", ylim=(-0.05, 1.3))
