@@ -9,10 +9,10 @@ that it falls, and `u` is the last LR before it rises again. Near
     p = max(h, u / 12)
 
 the sweep of the run can begin, and be slow from its first step on (`sweep.py`). In small networks
-`p` is `h`. But a wide one learns a few samples by heart at LRs far below those that train it: a
-ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003 (`experiments/sweep`). The
-steps of an optimizer like Adam do not depend on the size of a batch, and those of SGD little as
-long as the weights are random.
+`p` is `h`, or a little more. But a wide one learns a few samples by heart at LRs far below those
+that train it: a ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003
+(`experiments/sweep`). The steps of an optimizer like Adam do not depend on the size of a batch, and
+those of SGD little as long as the weights are random.
 
 All of it means the same for `a * loss + b`, and all of it is ours: the paper has no probe.
 """
@@ -86,17 +86,18 @@ def probe_losses(
 
 
 def lr_of_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The LR at which the loss begins to fall, `p` of the module's docstring.
+    """The LR near which the loss begins to fall, `p` of the module's docstring.
 
     The fall is that from the first loss to the lowest one; losses from the first one that is not
-    finite on are left out. A loss stands before its step.
+    finite on are left out. A loss stands before its step. Without a rise `u` is the last LR that a
+    loss stands after.
 
     Args:
         lrs: (n,) growing.
         losses: (n,).
 
     Returns:
-        An LR; None where the loss falls nowhere.
+        An LR, not always one of `lrs`; None where the loss falls nowhere.
 
     >>> lr_of_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
     0.001
@@ -128,7 +129,10 @@ def _step_of_half_fall(losses: Sequence[float]) -> int | None:
 
 
 def _last_step_before_rise(losses: Sequence[float], half: int) -> int:
-    """The last step, from `half` on, that leaves the loss near the lowest one so far."""
+    """The last step, from `half` on, that leaves the loss near the lowest one so far.
+
+    A single high loss is a rise: noise makes `u` too low, and then `h` counts alone.
+    """
     rise = RISE * (losses[0] - min(losses))
     lowest = losses[half + 1]
     for after in range(half + 2, len(losses)):

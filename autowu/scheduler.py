@@ -357,8 +357,8 @@ class AutoWU(LRScheduler):
             take_step: takes one optimizer step and returns the loss before it, 0-d or a float.
 
         Returns:
-            The LR at which the loss begins to fall; the sweep begins there, or in a long run up to
-            10 times below. None where it fell nowhere, and the sweep begins at `min_lr`.
+            The LR near which the loss begins to fall; the sweep begins there, or in a long run
+            up to 10 times below. None where it fell nowhere, and the sweep begins at `min_lr`.
 
         Raises:
             ValueError: the run has begun, or the sweep is fixed.
