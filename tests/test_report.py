@@ -13,7 +13,7 @@ from experiments.collect import COLUMNS, Row, run_row
 from experiments.curves import thin
 from experiments.paper import comparison_table
 from experiments.report import compare, main
-from experiments.table1.plot import method_of
+from experiments.table1.plot import label_of
 from experiments.tables import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -368,7 +368,7 @@ def test_every_table_and_figure_has_its_folder(folder: str) -> None:
 def test_the_readme_tables_are_those_of_the_rows() -> None:
     for number in range(1, 4):
         folder = EXPERIMENTS / f"table{number}"
-        table = comparison_table(results(folder), method_of)
+        table = comparison_table(results(folder), label_of)
         assert table in (folder / "README.md").read_text()
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
+    from torchvision.models import ResNet
 
 
 class SmallCNN(nn.Module):
@@ -50,10 +51,15 @@ def cifar_resnet18(in_channels: int, num_classes: int) -> nn.Module:
     from torchvision.models import resnet18
 
     model = resnet18(num_classes=num_classes)
-    model.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
+    begin_with_all_pixels(model, in_channels, 64)
+    return model
+
+
+def begin_with_all_pixels(model: "ResNet", in_channels: int, width: int) -> None:
+    """Let a ResNet begin with a 3x3 convolution of stride 1 to `width` channels, and no pooling."""
+    model.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
-    return model
 
 
 class WideResNet(nn.Module):

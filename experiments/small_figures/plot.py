@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import linregress  # type: ignore[import-untyped]
 
 from autowu.plotting import STYLE
 from experiments.budgets.plot import accuracies
@@ -58,10 +59,8 @@ def exponent(rows: list[Row]) -> tuple[float, float] | None:
         return None
     sizes = np.log([float(row["batch_size"]) for row in rows])
     lrs = np.log([float(row["start_lr"]) for row in rows])
-    sizes -= sizes.mean()
-    slope, intercept = np.polyfit(sizes, lrs, 1)
-    variance = ((lrs - slope * sizes - intercept) ** 2).sum() / (len(rows) - 2)
-    return float(slope), float(np.sqrt(variance / (sizes**2).sum()))
+    line = linregress(sizes, lrs)
+    return float(line.slope), float(line.stderr)
 
 
 def start_lr_table(rows: list[Row]) -> str:

@@ -12,13 +12,11 @@ from experiments.report import read_results
 from experiments.tables import markdown_table, put_between_marks
 
 FOLDER = Path(__file__).parent
-
-
 # Rows of AutoWU as it was: without a probe, and with one that went by half of the fall alone.
 VARIANTS = {"noprobe": "no probe", "firstprobe": "first probe"}
 
 
-def method_of(row: Row) -> str:
+def label_of(row: Row) -> str:
     return ", ".join(filter(None, (row["method"], VARIANTS.get(row["variant"]))))
 
 
@@ -26,7 +24,8 @@ def budget_table(rows: Sequence[Row]) -> str:
     """The shorter budgets of scripts/gpu_table1.sh: a line for each, a column for each method."""
     full = full_budget(rows)
     short = [row for row in rows if row not in full]
-    methods = sorted({method_of(row) for row in short}, key=lambda name: (", " in name, name))
+    plain_first = sorted(short, key=lambda row: row["variant"] != "")
+    methods = list(dict.fromkeys(label_of(row) for row in plain_first))
     budgets = sorted({(int(row["epochs"]), int(row["batch_size"])) for row in short})
     lines = [
         [
@@ -37,7 +36,7 @@ def budget_table(rows: Sequence[Row]) -> str:
                     [
                         row
                         for row in short
-                        if method_of(row) == method
+                        if label_of(row) == method
                         and (row["epochs"], row["batch_size"]) == (str(epochs), str(batch_size))
                     ]
                 )
@@ -50,7 +49,7 @@ def budget_table(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    draw_table(__doc__, FOLDER, method_of)
+    draw_table(__doc__, FOLDER, label_of)
     table = budget_table(read_results(FOLDER / "results.csv"))
     put_between_marks(FOLDER / "README.md", "budgets", table)
     print(table)

@@ -352,8 +352,9 @@ def report(done: Sequence[Row]) -> None:
     rows = [*done, *not_run_rows(done)]
     write_rows(FOLDER / "results.csv", rows)
     plot(done, FOLDER / "throughput.png")
-    put_between_marks(FOLDER / "README.md", "table", table(rows))
-    print(table(rows))
+    text = table(rows)
+    put_between_marks(FOLDER / "README.md", "table", text)
+    print(text)
 
 
 def measure_cells(device: str, cells: Sequence[Cell]) -> list[Row]:

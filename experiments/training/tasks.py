@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autowu.trainer.augment import NUM_UNIFORMS, augment_batch
 from autowu.trainer.data_sets import digits as load_digits
-from autowu.trainer.models import SmallCNN
+from autowu.trainer.models import SmallCNN, begin_with_all_pixels
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def halved(pixels: Tensor) -> Tensor:
 
 
 def half_resnet18() -> nn.Module:
-    """torchvision's ResNet-18 with 32 instead of 64 channels first, and a 3x3 stem of stride 1."""
+    """`cifar_resnet18` with half of its channels."""
     from torchvision.models.resnet import BasicBlock, ResNet
 
     class Narrow(ResNet):
@@ -153,10 +153,8 @@ def half_resnet18() -> nn.Module:
             return super()._make_layer(block, planes // 2, *args, **settings)
 
     network = Narrow(BasicBlock, [2, 2, 2, 2], num_classes=10)
-    network.conv1 = nn.Conv2d(3, 32, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    begin_with_all_pixels(network, 3, 32)
     network.bn1 = nn.BatchNorm2d(32)
-    network.maxpool = nn.Identity()  # type: ignore[assignment]
     network.fc = nn.Linear(256, 10)
     return network
 
