@@ -33,6 +33,8 @@ LOOKS: tuple[dict[str, Any], ...] = (  # of the lines of a panel; they differ in
     {"color": "black", "linestyle": "-", "marker": "o"},
     {"color": "C0", "linestyle": (0, (1, 1.2)), "marker": "D"},
     {"color": "C3", "linestyle": "-.", "marker": "^"},
+    {"color": "C1", "linestyle": (0, (6, 1.5)), "marker": "v"},
+    {"color": "C2", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "P"},
 )
 Label = Callable[[Row], str]
 
@@ -103,6 +105,18 @@ def comparison_table(rows: Sequence[Row], label: Label) -> str:
     return "\n\n".join(tables)
 
 
+def with_looks(names: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Each line of a panel and its look.
+
+    Raises:
+        ValueError: there are more lines than looks.
+    """
+    names = list(names)
+    if len(names) > len(LOOKS):
+        raise ValueError(f"{len(names)} lines ({', '.join(names)}), and only {len(LOOKS)} LOOKS")
+    return list(zip(names, LOOKS, strict=False))
+
+
 def draw_accuracies(rows: Sequence[Row], label: Label, path: Path) -> None:
     """Test accuracy over the batch size, a panel for each row of the paper's table.
 
@@ -116,7 +130,7 @@ def draw_accuracies(rows: Sequence[Row], label: Label, path: Path) -> None:
         names = list(dict.fromkeys(label(row) for row in rows))
         for axes, stem in zip(panels, stems, strict=True):
             of_row = [row for row in rows if row_of(row["config"]) == stem]
-            for name, look in zip(names, LOOKS, strict=False):
+            for name, look in with_looks(names):
                 chosen = [row for row in of_row if label(row) == name]
                 draw_line(axes, chosen, "published", name, markerfacecolor="white", **look)
                 draw_line(axes, chosen, "ours", name, **(look | {"linestyle": "none"}))

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.collect import COLUMNS, Row, run_row
 from experiments.curves import thin
-from experiments.paper import comparison_table
+from experiments.paper import LOOKS, comparison_table, full_budget, with_looks
 from experiments.report import compare, main
 from experiments.table1.plot import label_of
 from experiments.tables import read_rows
@@ -389,6 +389,16 @@ def test_published_numbers_stand_beside_ours() -> None:
         "| m | published | 96.20 ± 0.03 | - |",
         "| m | ours | 96.00 ± 1.41 (n = 2) | not run |",
     ]
+
+
+def test_no_line_of_a_table_is_left_out_of_its_picture() -> None:
+    for number in range(1, 5):
+        labels = dict.fromkeys(map(label_of, full_budget(results(EXPERIMENTS / f"table{number}"))))
+        drawn = dict(with_looks(labels))
+        assert list(drawn) == list(labels)
+        assert len({str(look) for look in drawn.values()}) == len(labels)
+    with pytest.raises(ValueError, match=r"7 lines \(0, 1, 2, 3, 4, 5, 6\), and only 6 LOOKS"):
+        with_looks(str(number) for number in range(len(LOOKS) + 1))
 
 
 def test_curves_are_thinned_to_stretches_with_the_mean_loss() -> None:

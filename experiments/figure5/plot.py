@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.collect import Row
-from experiments.paper import LOOKS, cell_text, mean_and_deviation, rows_option
+from experiments.paper import LOOKS, cell_text, mean_and_deviation, rows_option, with_looks
 from experiments.report import read_results
 from experiments.tables import markdown_table, put_between_marks
 
@@ -60,7 +60,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         figure = Figure(figsize=(6.4, 3.6), layout="constrained")
         axes = figure.subplots()
         warmups = sorted({warmup for _, warmup in ours}, key=float)
-        for warmup, look in zip(warmups, LOOKS, strict=False):
+        for warmup, look in with_looks(warmups):
             points = []
             for lr in sorted({lr for lr, of_cell in ours if of_cell == warmup}, key=float):
                 found = mean_and_deviation(ours[lr, warmup])

@@ -121,7 +121,9 @@ def draw_peaks(axes: Axes) -> None:
 def draw_start_lrs(axes: Axes, rows: list[Row]) -> None:
     """The LR that the decay starts from over the batch size: geometric means, and all runs."""
     dots = {"linestyle": "none", "marker": ".", "alpha": 0.5}
-    for (name, (optimizer, schedule)), look in zip(LINES.items(), [*LOOKS, LOOKS[0]], strict=True):
+    for (name, (optimizer, schedule)), look in zip(
+        LINES.items(), [*LOOKS[:4], LOOKS[0]], strict=True
+    ):
         chosen = [row for size in BATCH_SIZES for row in select(rows, optimizer, schedule, size)]
         if not chosen:
             continue
