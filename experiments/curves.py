@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.collect import ReportError, Row, find_runs, run_row
-from experiments.paper import TITLES, full_budget, row_of, shared_legend
+from experiments.paper import TITLES, full_budget, row_of, say_not_run, shared_legend
 from experiments.tables import read_rows, write_rows
 
 NUM_POINTS = 200  # of the LR and the loss of a run
@@ -66,7 +66,12 @@ def thin(steps: Sequence[Row], steps_per_epoch: int) -> list[Row]:
 
 
 def draw_curves(
-    points: Sequence[Row], columns: str, lines: str, panels: Sequence[str], path: Path
+    points: Sequence[Row],
+    columns: str,
+    lines: str,
+    panels: Sequence[str],
+    path: Path,
+    titles: Sequence[str] = (),
 ) -> None:
     """One column of panels for each value of `columns`, one line for each of `lines`.
 
@@ -75,10 +80,12 @@ def draw_curves(
         columns, lines: names of entries of a point; `row` is the paper's row of its config.
         panels: lr, loss, test_accuracy, from top to bottom.
         path: of the picture.
+        titles: of the columns, also of those without a point, whose panels say `not run`; by
+            default those of the points.
     """
-    seed = min((point["seed"] for point in points), key=int)
+    seed = min((point["seed"] for point in points), key=int, default="")
     points = [point | {"row": row_of(point["config"])} for point in points if point["seed"] == seed]
-    titles = list(dict.fromkeys(point[columns] for point in points))
+    titles = titles or list(dict.fromkeys(point[columns] for point in points))
     runs = list(dict.fromkeys((point["config"], point["batch_size"]) for point in points))
     names = sorted({point[lines] for point in points}, key=lambda n: (not n.isdigit(), len(n), n))
     with matplotlib.rc_context(STYLE):
@@ -100,7 +107,9 @@ def draw_curves(
                     line = [(float(p["epoch"]), float(p[panel])) for p in chosen if p[panel]]
                     if line:
                         axes.plot(*zip(*line, strict=True), label=name, **_look(index, len(names)))
-                if panel == "lr":  # its fall to 0 leaves the panel at the bottom
+                if not axes.lines:
+                    say_not_run(axes)
+                elif panel == "lr":  # its fall to 0 leaves the panel at the bottom
                     axes.set_yscale("log")
                     top = axes.get_ylim()[1]
                     axes.set_ylim(max(axes.get_ylim()[0], 1e-4 * top), top)
@@ -129,14 +138,18 @@ def of_configs(
     return chosen or list(points)
 
 
-def draw_runs(description: str | None, folder: Path, table: Path) -> None:
-    """The command of Figures 2 to 4: LR and training loss of AutoWU, a line a batch size."""
+def draw_runs(description: str | None, folder: Path) -> None:
+    """The command of Figures 2 to 4: LR and training loss of AutoWU, a line a batch size.
+
+    What is drawn are the cells of results.csv, and on other runs than these all that were given.
+    """
     points, output = read_points(description, folder)
+    configs = {row["config"]: row_of(row["config"]) for row in read_rows(folder / "results.csv")}
     points = [point for point in full_budget(points) if point["method"] == METHOD]
-    if not points:
-        raise SystemExit(f"{folder.name}: no finished run of {METHOD}, so nothing is drawn")
-    configs = {row["config"] for row in read_rows(table / "results.csv")}
-    draw_curves(of_configs(points, configs), "row", "batch_size", ("lr", "loss"), output)
+    points = of_configs(points, configs)
+    planned = list(dict.fromkeys(configs.values()))
+    titles = planned if all(point["config"] in configs for point in points) else ()
+    draw_curves(points, "row", "batch_size", ("lr", "loss"), output, titles)
 
 
 def read_points(description: str | None, folder: Path) -> tuple[list[Row], Path]:

@@ -166,14 +166,24 @@ def mark_batch_sizes(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xlabel("batch size")
 
 
+def say_not_run(axes: Axes) -> None:
+    """In a panel whose runs have not been made; for want of values it has no scales."""
+    axes.text(0.5, 0.5, "not run", ha="center", va="center", transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_yticks([], minor=True)
+
+
 def shared_legend(
     figure: Figure, panels: Iterable[Axes], num_columns: int, title: str | None = None
 ) -> None:
-    """One legend below the panels, each label once."""
+    """One legend below the panels, each label once; none where no line has a label."""
     found: dict[str, Any] = {}
     for axes in panels:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
+    if not found:
+        return
     figure.legend(
         list(found.values()),
         list(found),

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.collect import COLUMNS, Row, run_row
-from experiments.curves import thin
+from experiments.curves import draw_curves, thin
+from experiments.figure7 import plot as figure7
 from experiments.paper import LOOKS, comparison_table, full_budget, with_looks
 from experiments.report import compare, main
 from experiments.table1.plot import label_of
@@ -357,12 +359,49 @@ def test_every_table_and_figure_has_its_folder(folder: str) -> None:
     assert "**Claim**" in text
     assert (path / "sweep.sh").exists()
     assert (path / "plot.py").exists()
+    assert f"]({folder}.png)" in text
     for link in re.findall(r"\]\(([^)]+)\)", text):
         assert (path / link).exists()
+    assert results(path)
     for row in results(path):
         assert tuple(row) == COLUMNS
         if row["status"] == "not run":
             assert not any(row[name] for name in COLUMNS[COLUMNS.index("n") :])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path.parent for path in sorted(EXPERIMENTS.glob("*/README.md"))],
+    ids=lambda path: path.name,
+)
+def test_every_experiment_has_rows_and_a_picture(path: Path) -> None:
+    rows = results(path)
+    assert {"source", "status", "seed", "commit", "device"} <= set(rows[0])
+    assert {row["status"] for row in rows} <= {"done", "not run"}
+    text = (path / "README.md").read_text()
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", text)
+    assert pictures
+    assert all((path / picture).exists() for picture in pictures)
+
+
+def test_the_panels_of_runs_that_are_not_there_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    rows = results(EXPERIMENTS / "figure7")
+    figure7.draw(rows, tmp_path / "empty.png")
+    run = rows[0] | {"status": "done", "start_lr": "0.01"}
+    figure7.draw([run, *rows[1:]], tmp_path / "one.png")
+    point = dict.fromkeys(("epoch", "lr", "loss"), "1") | {"seed": "0", "batch_size": "64"}
+    panels = ("lr", "loss")
+    for points in ([], [point | {"config": "a_autowu"}]):
+        draw_curves(points, "row", "batch_size", panels, tmp_path / "curves.png", ["a", "b"])
+    texts = [[[text.get_text() for text in axes.texts] for axes in one.axes] for one in drawn]
+    assert texts == [[["not run"]], [[]], [["not run"]] * 4, [[], ["not run"]] * 2]
+    legends = [[text.get_text() for text in one.legends[0].get_texts()] for one in drawn[:2]]
+    assert legends[0] == ["0.125, not run", "0.25, not run", "0.5, not run"]
+    assert legends[1] == ["0.125, not run", "0.25, not run", "0.5"]
 
 
 def test_the_readme_tables_are_those_of_the_rows() -> None:

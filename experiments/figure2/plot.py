@@ -1,7 +1,8 @@
 """Figure 2: the LR that AutoWU found and the training loss, by batch size; the runs of Table 1.
 
 python -m experiments.figure2.plot runs/paper     collects curves.csv, then draws figure2.png
-python -m experiments.figure2.plot                draws it again from curves.csv
+python -m experiments.figure2.plot                draws it again from curves.csv; without one all
+                                                  panels say `not run`
 """
 
 from pathlib import Path
@@ -11,4 +12,4 @@ from experiments.curves import draw_runs
 FOLDER = Path(__file__).parent
 
 if __name__ == "__main__":
-    draw_runs(__doc__, FOLDER, FOLDER.parent / "table1")
+    draw_runs(__doc__, FOLDER)

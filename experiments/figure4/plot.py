@@ -1,7 +1,8 @@
 """Figure 4: the LR that AutoWU found and the training loss, by batch size; the runs of Table 3.
 
 python -m experiments.figure4.plot runs/paper     collects curves.csv, then draws figure4.png
-python -m experiments.figure4.plot                draws it again from curves.csv
+python -m experiments.figure4.plot                draws it again from curves.csv; without one all
+                                                  panels say `not run`
 """
 
 from pathlib import Path
@@ -11,4 +12,4 @@ from experiments.curves import draw_runs
 FOLDER = Path(__file__).parent
 
 if __name__ == "__main__":
-    draw_runs(__doc__, FOLDER, FOLDER.parent / "table3")
+    draw_runs(__doc__, FOLDER)

@@ -1,6 +1,6 @@
 """Figure 7: the LR that the decay starts from, against batch size and cap of the warmup.
 
-python -m experiments.figure7.plot     from the rows of Table 4
+python -m experiments.figure7.plot     figure7.png, from results.csv: the runs of Table 4
 """
 
 import statistics
@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.collect import Row
-from experiments.paper import LOOKS, full_budget, mark_batch_sizes, rows_option
+from experiments.paper import (
+    full_budget,
+    mark_batch_sizes,
+    rows_option,
+    say_not_run,
+    with_looks,
+)
 from experiments.report import read_results
 
 FOLDER = Path(__file__).parent
@@ -37,27 +43,39 @@ def start_lrs(rows: Sequence[Row], fraction: str) -> list[tuple[int, float]]:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """A line for each cap, over the batch size."""
+    """A line for each cap, over the batch size, as far as it has been run.
+
+    Args:
+        rows: of AutoWU, those `not run` without a start LR.
+        path: of the picture.
+    """
+    found = [row for row in rows if row["start_lr"]]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5, 3.6), layout="constrained")
+        figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.subplots()
-        fractions = sorted({row["max_warmup_fraction"] for row in rows}, key=float)
-        for fraction, look in zip(fractions, LOOKS, strict=False):
-            line = start_lrs(rows, fraction)
-            axes.plot(*zip(*line, strict=True), label=fraction, markersize=5, **look)
+        for fraction, look in with_looks(
+            sorted({row["max_warmup_fraction"] for row in rows}, key=float)
+        ):
+            line = start_lrs(found, fraction)
+            sizes, lrs = zip(*line, strict=True) if line else ((), ())
+            label = fraction if line else f"{fraction}, not run"
+            axes.plot(sizes, lrs, label=label, markersize=5, **look)
+        axes.set(ylabel="LR at the start of the decay", yscale="log")
+        if not found:
+            say_not_run(axes)
+            sizes = sorted(int(row["batch_size"]) for row in rows)
+            axes.set_xlim(sizes[0] / 1.2, sizes[-1] * 1.2)
         mark_batch_sizes(axes, rows)
-        axes.set(yscale="log", ylabel="LR at the start of the decay")
         figure.legend(title="max_warmup_fraction", loc="outside right upper")
         figure.savefig(path, dpi=150)
 
 
 def main() -> None:
-    options = rows_option(__doc__, FOLDER, FOLDER.parent / "table4").parse_args()
-    rows = full_budget(read_results(options.rows))
-    found = [row for row in rows if row["start_lr"] and row["max_warmup_fraction"]]
-    if not found:
-        raise SystemExit(f"{options.rows}: has no finished run of AutoWU, so nothing is drawn")
-    draw(found, options.output)
+    options = rows_option(__doc__, FOLDER, FOLDER).parse_args()
+    rows = [row for row in read_results(options.rows) if row["max_warmup_fraction"]]
+    if not rows:
+        raise SystemExit(f"{options.rows}: has no rows of AutoWU, so nothing is drawn")
+    draw(full_budget(rows), options.output)
 
 
 if __name__ == "__main__":
