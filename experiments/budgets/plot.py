@@ -39,6 +39,7 @@ LINES = {  # of the figure: colour, dashes, marker
     TUNED: ("black", "-", "o"),
     UNTUNED: ("0.6", ":", "o"),
     DEFAULT: ("tab:blue", "-", "s"),
+    "autowu_constant_cosine": ("tab:cyan", "--", "P"),
     "paper": ("tab:red", "--", "^"),
     "range_test_onecycle": ("tab:green", "-.", "D"),
     "prodigy": ("tab:purple", ":", "v"),
@@ -134,6 +135,17 @@ def costs(rows: list[Row]) -> str:
     return markdown_table(header, lines)
 
 
+def label_of(method: str) -> str:
+    """Its name and what it takes, for the legend.
+
+    >>> label_of(TUNED), label_of("range_test_onecycle")
+    ('warmup-cosine, tuned: 10 runs', 'range test + one-cycle: 1 run + 100 steps')
+    """
+    name, runs = NAMES[method]
+    number, *more = str(runs).split(" + ")
+    return " + ".join((f"{name}: {number} {'run' if number == '1' else 'runs'}", *more))
+
+
 def figure(rows: list[Row]) -> Figure:
     panels = sorted({(b[0], b[2]) for b in all_budgets(rows)}, key=lambda p: (p[0] != "digits", p))
     with matplotlib.rc_context(STYLE):
@@ -152,7 +164,7 @@ def figure(rows: list[Row]) -> Figure:
                     marker=marker,
                     markersize=5,
                     linewidth=2 if method == DEFAULT else 1.2,
-                    label=NAMES[method][0],
+                    label=label_of(method),
                 )
             if panel.get_legend_handles_labels()[0] and panel.lines[0].get_xdata().size:
                 panel.set(xscale="log", yscale="log")
@@ -165,7 +177,7 @@ def figure(rows: list[Row]) -> Figure:
             panel.set_xlabel("epochs")
             panel.set_ylabel("test error, %")
         handles, labels = panel.get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        drawing.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     return drawing
 
 
