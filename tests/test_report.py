@@ -16,6 +16,7 @@ from experiments.figure7 import plot as figure7
 from experiments.paper import LOOKS, comparison_table, full_budget, with_looks
 from experiments.report import compare, main
 from experiments.table1.plot import label_of
+from experiments.table1.scheduler_share import IDENTITY
 from experiments.tables import read_rows
 
 ROOT = Path(__file__).parents[1]
@@ -316,6 +317,7 @@ def test_the_scheduler_alone_makes_the_tests_of_its_run(tmp_path: Path) -> None:
         assert load_main()([*config, *overrides, *more]) == 0
     scheduler_share.main([str(tmp_path), "--output", str(tmp_path / "scheduler.csv")])
     (row,) = read_rows(tmp_path / "scheduler.csv")  # nothing of the run without AutoWU
+    assert (row["source"], row["status"], row["variant"]) == ("ours", "done", "")
     lines = (tmp_path / "digits-batch64-seed0" / "metrics.jsonl").read_text().splitlines()
     assert int(row["tests"]) == sum(len(json.loads(line)["tests"]) for line in lines) > 0
     summary = json.loads((tmp_path / "digits-batch64-seed0" / "summary.json").read_text())
@@ -367,6 +369,15 @@ def test_every_table_and_figure_has_its_folder(folder: str) -> None:
         assert tuple(row) == COLUMNS
         if row["status"] == "not run":
             assert not any(row[name] for name in COLUMNS[COLUMNS.index("n") :])
+
+
+def test_each_share_of_the_scheduler_is_of_one_run_of_table_1() -> None:
+    shares = read_rows(EXPERIMENTS / "table1" / "scheduler.csv")
+    assert [row["variant"] for row in shares] == ["noprobe", "noprobe", "", "noprobe"]
+    for share in shares:
+        identity = {name: share[name] for name in IDENTITY}
+        run = only(results(EXPERIMENTS / "table1"), seconds=share["run_seconds"], **identity)
+        assert run["variant"] or run["method"] == "published AutoWU + cos"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,18 @@ from experiments.collect import ReportError, Row, find_runs, run_row
 from experiments.tables import read_rows, write_rows
 
 FOLDER = Path(__file__).parent
-IDENTITY = ("config", "epochs", "batch_size", "seed", "data", "commit", "device")
+IDENTITY = (  # columns of results.csv that tell its rows apart
+    "source",
+    "status",
+    "config",
+    "variant",
+    "epochs",
+    "batch_size",
+    "seed",
+    "data",
+    "commit",
+    "device",
+)
 
 
 def scheduler_row(run: Path) -> Row | None:
