@@ -1,6 +1,8 @@
 """What the experiments run and report: the cells, which of them are left, and what tables say."""
 
 import math
+import runpy
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,12 @@ from experiments.training.tasks import digits
 from experiments.training.trial import Recipe, train
 
 NOWHERE = Path("nowhere")
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+COMMANDS = sorted(
+    ".".join(path.relative_to(EXPERIMENTS.parent).with_suffix("").parts)
+    for path in EXPERIMENTS.rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True)
@@ -228,6 +236,24 @@ def test_a_rate_of_the_minimum_test_is_rounded_once() -> None:
 
     assert percent({"false_alarms": 13, "n": 840}, "false_alarm") == "1.5 (0.9-2.6)"
     assert percent({"found": "", "num_minima": 0}, "found") == "-"
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("module", COMMANDS)
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--no-such-option", 2)])
+def test_help_and_a_wrong_argument_do_no_work(
+    module: str,
+    argument: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, argument])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(module, run_name="__main__")
+    assert stop.value.code == status
+    printed = capsys.readouterr()
+    assert "usage:" in (printed.err if status else printed.out)
 
 
 def test_mean_text_of_rows(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The tuned baseline is the cell of its grid that is best with seed 0, with all it
 difference is that of equal seeds. Everything can be told apart in greyscale.
 """
 
+import argparse
 import statistics
 from pathlib import Path
 
@@ -182,6 +183,7 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows = read_rows(RESULTS)
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "costs", costs(rows))

@@ -5,6 +5,7 @@
 Everything can be told apart in greyscale.
 """
 
+import argparse
 import math
 import statistics
 from collections.abc import Sequence
@@ -174,6 +175,7 @@ def draw_curves(upper: Axes, lower: Axes, curves: Sequence[Row], best: str) -> N
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows, curves = read_rows(FOLDER / "results.csv"), read_rows(FOLDER / "curves.csv")
     draw(rows, curves, FOLDER / "results.png")
     put_between_marks(FOLDER / "README.md", "losses", losses_table(rows))

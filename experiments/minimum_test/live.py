@@ -7,6 +7,7 @@ at the LR of that step, so that an adaptive sweep meets it, too. Two more shapes
 adaptive one alone. A row a run in live.csv, and the tables of the README.
 """
 
+import argparse
 import math
 from collections.abc import Iterator
 from itertools import product
@@ -188,6 +189,7 @@ def _percent(count: int, n: int) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     results = FOLDER / "live.csv"
     known = {tuple(row[name] for name in Run._fields) for row in read_rows(results)}

@@ -3,6 +3,7 @@
 python -m experiments.minimum_test.report
 """
 
+import argparse
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -195,6 +196,7 @@ def _draw_rates(axes: Axes, rows: Rows) -> None:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows = read_rows(FOLDER / "results.csv")
     by_cell = group(rows, "method", "shape", "noise", "total_steps", "steps_per_epoch")
     names = ("method", "shape", "noise", "total_steps", "steps_per_epoch")

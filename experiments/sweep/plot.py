@@ -5,6 +5,7 @@
 Everything can be told apart in greyscale.
 """
 
+import argparse
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -151,6 +152,7 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows, simulated = done_rows(RESULTS), done_rows(SIMULATED)
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "simulated", simulated_table(simulated))
