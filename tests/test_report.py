@@ -390,6 +390,8 @@ def test_every_experiment_has_rows_and_a_picture(path: Path) -> None:
     assert {"source", "status", "seed", "commit", "device"} <= set(rows[0])
     assert {row["status"] for row in rows} <= {"done", "not run"}
     text = (path / "README.md").read_text()
+    if any(row["device"].startswith(("cuda", "NVIDIA")) for row in rows):
+        assert "needs a GPU" in "".join(text.splitlines()[:3])
     pictures = re.findall(r"!\[[^]]+\]\(([^)]+\.png)\)", text)
     assert pictures
     assert all((path / picture).exists() for picture in pictures)
