@@ -231,6 +231,20 @@ def test_a_throughput_cell_for_a_gpu_has_a_row_that_is_done_or_not_run() -> None
     assert table(others).count("| yes | not run |") == 2
 
 
+def test_a_row_of_the_overhead_has_the_quartiles_of_the_ratios_of_its_rounds() -> None:
+    from experiments.overhead.run import ratio_text, to_rows
+
+    # Ratios 1/2, 1, 3/2, 2 and 5/2; quartiles are at ranks 1.5 and 4.5 of 1 to 5.
+    times = {"ours": [1.0, 2.0, 3.0, 4.0, 5.0], "theirs": [2.0] * 5}
+    ours, theirs = to_rows(times, baseline="theirs", num_losses=100)
+    names = ("times_baseline", "lower_quartile", "upper_quartile", "rounds")
+    assert [float(ours[name]) for name in names] == [1.5, 0.75, 2.25, 5]
+    assert [float(theirs[name]) for name in names] == [1, 1, 1, 5]
+    assert ratio_text(ours) == "1.50x (0.75 to 2.25) the time of theirs"
+    fast = ours | {"times_baseline": 0.02, "lower_quartile": 0.01, "upper_quartile": 0.04}
+    assert ratio_text(fast) == "50x (25 to 100) faster than theirs"
+
+
 def test_a_rate_of_the_minimum_test_is_rounded_once() -> None:
     from experiments.minimum_test.report import percent
 
