@@ -5,6 +5,7 @@ of which the LR grows by the same factor every step.
 """
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from autowu import AutoWU
 from autowu.loss_gp import NUM_BEGINNING, Posterior, fenced, spike_ceiling
 from autowu.minimum_test import MIN_GAIN, MIN_LOSSES
 from autowu.settings import SchedulerSettings
-from autowu.sweep import FAST, MAX_FAST_GROWTH, MAX_SLOW_GROWTH, Piece, Sweep
+from autowu.sweep import FAST, MAX_FAST_GROWTH, MAX_SLOW_GROWTH, PLATEAU_GROWTH, Piece, Sweep
 
 BACK = 0.5  # of the fall so far: where `SetBack` begins again
 
@@ -133,6 +134,54 @@ class Unlatched(AutoWU):
     @property
     def _fast_length(self) -> float:
         return Sweep(self.settings, None)._pieces[0].length
+
+
+class HeldSweep(Sweep):
+    """A slow sweep that rests now and then, and grows on from there at the same rate."""
+
+    def __init__(self, settings: SchedulerSettings, pieces: list[Piece], first: Piece) -> None:
+        super().__init__(settings, None)
+        self.fall_step = int(first.begin)
+        self._pieces = pieces
+        self._first = first  # of the slow ones
+        self.rate = math.log(settings.max_lr / first.start_lr) / first.length  # a step
+        self.is_held = math.isinf(pieces[-1].length)
+
+    def plateau_begin(self, step: float) -> float | None:
+        lr = self.lr(step) / PLATEAU_GROWTH
+        return self.step_of(lr) if lr >= self._first.start_lr else None
+
+    def lr(self, step: float) -> float:
+        piece = next((p for p in reversed(self._pieces) if p.begin <= step), self._pieces[0])
+        return piece.start_lr if math.isinf(piece.length) else self._lr_of(piece, step)
+
+    def step_of(self, lr: float) -> float:
+        piece = next((p for p in reversed(self._pieces) if p.start_lr <= lr), self._pieces[0])
+        if math.isinf(piece.length) or lr == piece.start_lr:
+            return piece.begin
+        share = math.log(lr / piece.start_lr) / math.log(self._max_lr / piece.start_lr)
+        return piece.begin + piece.length * share
+
+
+class Held(AutoWU):
+    """The slow sweep rests while it is likelier than not that the minimum lies behind it."""
+
+    def _test(self, step: int) -> None:
+        before = self._sweep
+        super()._test(step)
+        after = self._sweep
+        if self.switch_step is not None or after.is_fast or after is not before:
+            return
+        pieces = after._pieces
+        first = after._first if isinstance(after, HeldSweep) else pieces[-1]
+        sweep = after if isinstance(after, HeldSweep) else HeldSweep(self.settings, pieces, first)
+        if sweep.is_held == (statistics.median(self.tests[-1].probabilities) > LIKELY):
+            return
+        lr = sweep.lr(step)
+        span = math.log(self.settings.max_lr / lr)
+        length = span / sweep.rate if sweep.is_held else math.inf
+        self._sweep = HeldSweep(self.settings, [*pieces, Piece(step, length, lr)], first)
+        self._write_lrs()
 
 
 def _posterior(scheduler: AutoWU, step: int) -> Posterior | None:

@@ -1,0 +1,238 @@
+"""What it costs that the LR goes on growing until a test is sure that the loss has its minimum.
+
+    python -m experiments.overshoot.run --data-root data/cifar10-jpeg
+
+Two questions, a row for each run in results.csv. With LRs that are given: an exponential warmup to
+a good peak, a cosine from it to the end, and between the two steps in which the LR grows on, or
+rests. With AutoWU: its sweep, and one that rests while a minimum is likelier than not ("held",
+`experiments/sweep/variants.py`). `--tables` makes the tables of the README and the figure.
+"""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from torch.optim import Optimizer
+
+from autowu import schedules
+from autowu.plotting import STYLE
+from experiments.report import compare
+from experiments.sweep.paths import GivenLRs
+from experiments.sweep.variants import Held
+from experiments.tables import markdown_table, put_between_marks
+from experiments.training.cells import main as cells_main
+from experiments.training.methods import AUTOWU
+from experiments.training.summary import mean_text
+from experiments.training.trial import Recipe, train
+
+FOLDER = Path(__file__).parent
+SEARCHED = {
+    "default": AUTOWU["autowu_cosine"],
+    "held": replace(AUTOWU["autowu_cosine"], schedule=Held),
+}
+# (task, batch size, epochs, seeds), what is cut is cut last
+BUDGETS = (
+    ("cifar10", 128, 5, 3),
+    ("cifar10", 1024, 5, 3),
+    ("cifar10", 1024, 10, 3),
+    ("digits", 128, 5, 5),
+    ("digits", 128, 10, 5),
+    ("digits", 32, 10, 5),
+    ("digits", 128, 30, 5),
+    ("digits", 32, 30, 5),
+    ("digits", 479, 30, 5),
+    ("cifar10", 128, 10, 3),
+    ("cifar10", 1024, 20, 3),
+    ("cifar10", 128, 20, 3),
+)
+FIRST_LR = 6e-4  # of the warmups that are given
+PEAKS = {0.005: 0.18, 0.01: 0.24}  # peak LR: part of the run at which it is reached
+LATE_STEPS = 45  # of 390; AutoWU's sweep takes 27 to 33 from its minimum to its end there
+GROWTHS = (1.0, 1.015, 1.03)  # a step; 1.03 is that of AutoWU's sweep
+Row = dict[str, str]
+
+
+def given_lrs(
+    total_steps: int, peak: float, begin: float, late_steps: int, growth: float
+) -> list[float]:
+    """(total_steps,): to `peak` in the fraction `begin`, `late_steps` of growth, then a cosine.
+
+    The cosine is from `peak` to 0 over what is left, as AutoWU's decay is from the minimum.
+    """
+    rise = round(begin * total_steps)
+    fall = total_steps - rise - late_steps
+    return [
+        *(FIRST_LR * (peak / FIRST_LR) ** (step / rise) for step in range(rise)),
+        *(peak * growth**step for step in range(late_steps)),
+        *(schedules.cosine(step, fall, peak) for step in range(fall)),
+    ]
+
+
+@dataclass(frozen=True)
+class OvershootCell:
+    task: str
+    batch_size: int
+    epochs: int
+    method: str  # a key of SEARCHED, or "given"
+    peak_lr: float | None
+    late_steps: int | None
+    growth: float | None
+    seed: int
+    data_root: Path
+
+    def key(self) -> dict[str, str]:
+        given = {
+            name: "" if value is None else f"{value:g}"
+            for name, value in (
+                ("peak_lr", self.peak_lr),
+                ("late_steps", self.late_steps),
+                ("growth", self.growth),
+            )
+        }
+        return {
+            "task": self.task,
+            "batch_size": str(self.batch_size),
+            "epochs": str(self.epochs),
+            "method": self.method,
+            **given,
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.training import tasks
+
+        outcome = train(
+            tasks.named(self.task, self.data_root),
+            SEARCHED.get(self.method) or Recipe(schedule=self.given()),
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            seed=self.seed,
+        )
+        return outcome.columns()
+
+    def given(self) -> Callable[[Optimizer, int, int], GivenLRs]:
+        peak, late_steps, growth = self.peak_lr, self.late_steps, self.growth
+        assert peak is not None and late_steps is not None and growth is not None
+
+        def schedule(optimizer: Optimizer, total_steps: int, steps_per_epoch: int) -> GivenLRs:
+            lrs = given_lrs(total_steps, peak, PEAKS[peak], late_steps, growth)
+            return GivenLRs(optimizer, lrs, None)
+
+        return schedule
+
+
+def cells(root: Path) -> list[OvershootCell]:
+    given = [
+        OvershootCell("cifar10", 128, 5, "given", peak, late_steps, growth, seed, root)
+        for seed in range(3)
+        for peak in PEAKS
+        for late_steps, growth in ((0, 1.0), *((LATE_STEPS, growth) for growth in GROWTHS))
+    ]
+    return given + [
+        OvershootCell(task, size, epochs, method, None, None, None, seed, root)
+        for task, size, epochs, num_seeds in BUDGETS
+        for seed in range(num_seeds)
+        for method in SEARCHED
+    ]
+
+
+def accuracies(rows: list[Row], **columns: object) -> dict[str, float]:
+    """By seed, of the rows with these columns."""
+    wanted = {name: str(value) for name, value in columns.items()}
+    return {r["seed"]: float(r["test_accuracy"]) for r in rows if wanted.items() <= r.items()}
+
+
+def given_table(rows: list[Row]) -> str:
+    lines = []
+    for late_steps, growth in ((0, 1.0), *((LATE_STEPS, growth) for growth in GROWTHS)):
+        found = [
+            accuracies(rows, peak_lr=f"{peak:g}", late_steps=late_steps, growth=f"{growth:g}")
+            for peak in PEAKS
+        ]
+        name = f"{late_steps} steps at {growth:g}x" if late_steps else "none"
+        lines.append([name, *(mean_text(list(values.values())) for values in found)])
+    header = [f"peak {peak:g} after {100 * begin:g} %" for peak, begin in PEAKS.items()]
+    return markdown_table(["late steps", *header], lines)
+
+
+def rows_of(rows: list[Row], task: str, batch_size: int, epochs: int, method: str) -> list[Row]:
+    wanted = (task, str(batch_size), str(epochs), method)
+    columns = ("task", "batch_size", "epochs", "method")
+    return [row for row in rows if tuple(row[name] for name in columns) == wanted]
+
+
+def searched_table(rows: list[Row]) -> str:
+    header = ["run", "steps", "n", *SEARCHED, "held - default", "p"]
+    header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in SEARCHED]
+    lines = []
+    for *cell, _ in BUDGETS:
+        task, batch_size, epochs = cell
+        own = {method: rows_of(rows, *cell, method) for method in SEARCHED}
+        found = {method: accuracies(own[method]) for method in SEARCHED}
+        if not found["held"]:
+            continue
+        test = compare(found["held"], found["default"])
+        lines.append(
+            [
+                f"{task}, batch {batch_size}, {epochs} epochs",
+                f"{int(own['held'][0]['total_steps']):,}",
+                len(found["held"]),
+                *(mean_text(list(values.values())) for values in found.values()),
+                f"{float(test['difference']):.2f} ± {float(test['difference_deviation']):.2f}",
+                test["p_value"],
+                *(" ".join(row["switch_step"] for row in own[method]) for method in SEARCHED),
+                *(
+                    " ".join(f"{float(row['start_lr']):.2g}" for row in own[method])
+                    for method in SEARCHED
+                ),
+            ]
+        )
+    return markdown_table(header, lines)
+
+
+def figure(rows: list[Row]) -> Figure:
+    """Accuracy over the growth in the late steps, and what resting does for AutoWU."""
+    with matplotlib.rc_context(STYLE):
+        drawing = Figure(figsize=(11, 4.2), layout="constrained")
+        left, right = drawing.subplots(1, 2, width_ratios=(1, 1.4))
+        for (peak, begin), style in zip(PEAKS.items(), ("-", "--"), strict=True):
+            label = f"peak {peak:g} after {100 * begin:g} % of the run"
+            late = {"peak_lr": f"{peak:g}", "late_steps": LATE_STEPS}
+            found = [list(accuracies(rows, **late, growth=f"{g:g}").values()) for g in GROWTHS]
+            means = [statistics.fmean(values) for values in found]
+            spread = [statistics.stdev(values) for values in found]
+            left.errorbar(GROWTHS, means, spread, color="black", ls=style, marker="o", label=label)
+            none = accuracies(rows, peak_lr=f"{peak:g}", late_steps=0)
+            left.axhline(
+                statistics.fmean(none.values()), color="0.6", ls=style, label=f"{label}, none late"
+            )
+        left.set_xticks(GROWTHS)
+        left.set_xlabel(f"growth of the LR in {LATE_STEPS} late steps, a step")
+        left.set_ylabel("test accuracy, %")
+        left.legend(frameon=False, fontsize=8, loc="lower left")
+        names = []
+        for *cell, _ in BUDGETS:
+            held, default = (accuracies(rows_of(rows, *cell, m)) for m in ("held", "default"))
+            gaps = [held[seed] - default[seed] for seed in held if seed in default]
+            right.plot([len(names)] * len(gaps), gaps, "o", color="0.6", markersize=4)
+            if gaps:
+                right.plot([len(names)], [statistics.fmean(gaps)], "_", color="black", ms=16, mew=2)
+            names.append(f"{cell[0]}\n{cell[1]}\n{cell[2]} ep.")
+        right.axhline(0, color="black", linewidth=0.8)
+        right.set_xticks(range(len(names)), names, fontsize=8)
+        right.set_ylabel("held minus default, points of accuracy")
+    return drawing
+
+
+def report(rows: list[Row]) -> None:
+    put_between_marks(FOLDER / "README.md", "given", given_table(rows))
+    put_between_marks(FOLDER / "README.md", "searched", searched_table(rows))
+    figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
+
+
+if __name__ == "__main__":
+    cells_main(__doc__ or "", FOLDER / "results.csv", cells, report)
