@@ -22,6 +22,7 @@ from autowu.settings import SchedulerSettings
 from autowu.sweep import FAST, MAX_FAST_GROWTH, MAX_SLOW_GROWTH, PLATEAU_GROWTH, Piece, Sweep
 
 BACK = 0.5  # of the fall so far: where `SetBack` begins again
+LIKELY = 0.5  # of a minimum: where it is likelier than that, `Held` rests
 
 
 @dataclass(frozen=True)
