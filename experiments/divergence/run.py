@@ -114,7 +114,7 @@ def table(rows: list[dict[str, str]]) -> str:
     def cell(condition: str, method: str) -> str:
         known = WILD if condition.startswith("SGD") else METHODS
         if method not in known:
-            return "not run"
+            return "-"  # not planned
         chosen = [row for row in rows if (row["condition"], row["method"]) == (condition, method)]
         return mean_text([float(row["test_accuracy"]) for row in chosen])
 

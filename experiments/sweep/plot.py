@@ -33,8 +33,13 @@ from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
 BASELINE = "warmup_cosine"
+UNPLANNED = "-"  # the tables hold all of methods times tasks, and not all of that was to be run
 Row = dict[str, str]
 Group = tuple[str, str, int]  # task, optimizer, total steps
+
+
+def _text(values: list[float]) -> str:
+    return mean_text(values) if values else UNPLANNED
 
 
 def mean(values: dict[str, float]) -> float:
@@ -66,7 +71,7 @@ def table(rows: list[Row]) -> str:
     groups = grouped(rows)
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
-        [method, *(mean_text(list(values.get(method, {}).values())) for values in groups.values())]
+        [method, *(_text(list(values.get(method, {}).values())) for values in groups.values())]
         for method in (*PROBES, PROBED_BY_HALF, *VARIANTS, BOUNDED, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
@@ -97,7 +102,7 @@ def simulated_table(rows: list[Row]) -> str:
                 if (row["method"], row["total_steps"]) == (method, str(steps))
             ]
             line.append(
-                f"{statistics.fmean(values):.2f} ({max(values):.2f})" if values else "not run"
+                f"{statistics.fmean(values):.2f} ({max(values):.2f})" if values else UNPLANNED
             )
         lines.append(line)
     lines[-1][0] = "warmup-cosine, best of its grid"
