@@ -131,8 +131,6 @@ def to_rows(times: dict[str, list[float]], baseline: str, num_losses: int) -> li
             "upper_quartile": f"{quartiles[name][2]:.5f}",
             "rounds": len(values),
             "seed": 0,
-            "commit": commit(),
-            "device": f"cpu, {platform.machine()}, 1 thread, torch {torch.__version__}",
         }
         for name, values in times.items()
     ]
@@ -196,7 +194,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    made_by = {
+        "commit": commit(),
+        "device": f"cpu, {platform.machine()}, 1 thread, torch {torch.__version__}",
+    }
     rows = [*time_tests(options.rounds), *time_steps(options.rounds)]
+    rows = [row | made_by for row in rows]
     write_rows(options.out / "results.csv", rows)
     draw(rows, options.out / "overhead.png")
     if options.out == FOLDER:
