@@ -4,8 +4,9 @@
 
 Two questions, a row for each run in results.csv. With LRs that are given: an exponential warmup to
 a good peak, a cosine from it to the end, and between the two steps in which the LR grows on, or
-rests. With AutoWU: its sweep, and one that rests while a minimum is likelier than not ("held",
-`experiments/sweep/variants.py`). `--tables` makes the tables of the README and the figure.
+rests. With AutoWU: its sweep, and two that do not grow while a minimum is likelier than not: one
+rests, the other goes back to the LR at that minimum (`experiments/sweep/variants.py`). `--tables`
+makes the tables of the README and the figure.
 """
 
 import statistics
@@ -22,7 +23,7 @@ from autowu import schedules
 from autowu.plotting import STYLE
 from experiments.report import compare
 from experiments.sweep.paths import GivenLRs
-from experiments.sweep.variants import Held
+from experiments.sweep.variants import Held, SetBack
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU
@@ -32,19 +33,19 @@ from experiments.training.trial import Recipe, train
 FOLDER = Path(__file__).parent
 SEARCHED = {
     "default": AUTOWU["autowu_cosine"],
-    "held": replace(AUTOWU["autowu_cosine"], schedule=Held),
+    "rests": replace(AUTOWU["autowu_cosine"], schedule=Held),
+    "goes back": replace(AUTOWU["autowu_cosine"], schedule=SetBack),
 }
 # (task, batch size, epochs, seeds), what is cut is cut last
 BUDGETS = (
     ("cifar10", 128, 5, 3),
-    ("cifar10", 1024, 5, 3),
-    ("cifar10", 1024, 10, 3),
     ("digits", 128, 5, 5),
     ("digits", 128, 10, 5),
     ("digits", 32, 10, 5),
     ("digits", 128, 30, 5),
-    ("digits", 32, 30, 5),
     ("digits", 479, 30, 5),
+    ("cifar10", 1024, 10, 3),
+    ("digits", 32, 30, 5),
     ("cifar10", 128, 10, 3),
     ("cifar10", 1024, 20, 3),
     ("cifar10", 128, 20, 3),
@@ -166,29 +167,29 @@ def rows_of(rows: list[Row], task: str, batch_size: int, epochs: int, method: st
 
 
 def searched_table(rows: list[Row]) -> str:
-    header = ["run", "steps", "n", *SEARCHED, "held - default", "p"]
+    tried = [method for method in SEARCHED if method != "default"]
+    header = ["run", "steps", "n", *SEARCHED, *(f"{method} - default, p" for method in tried)]
     header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in SEARCHED]
     lines = []
     for *cell, _ in BUDGETS:
-        task, batch_size, epochs = cell
         own = {method: rows_of(rows, *cell, method) for method in SEARCHED}
-        found = {method: accuracies(own[method]) for method in SEARCHED}
-        if not found["held"]:
+        if not own["default"]:
             continue
-        test = compare(found["held"], found["default"])
+        found = {method: accuracies(own[method]) for method in SEARCHED}
+        tests = [compare(found[method], found["default"]) for method in tried]
+        columns = [
+            *([row["switch_step"] for row in own[method]] for method in SEARCHED),
+            *([f"{float(row['start_lr']):.2g}" for row in own[method]] for method in SEARCHED),
+        ]
+        task, batch_size, epochs = cell
         lines.append(
             [
                 f"{task}, batch {batch_size}, {epochs} epochs",
-                f"{int(own['held'][0]['total_steps']):,}",
-                len(found["held"]),
+                f"{int(own['default'][0]['total_steps']):,}",
+                len(found["default"]),
                 *(mean_text(list(values.values())) for values in found.values()),
-                f"{float(test['difference']):.2f} ± {float(test['difference_deviation']):.2f}",
-                test["p_value"],
-                *(" ".join(row["switch_step"] for row in own[method]) for method in SEARCHED),
-                *(
-                    " ".join(f"{float(row['start_lr']):.2g}" for row in own[method])
-                    for method in SEARCHED
-                ),
+                *(f"{test['difference']}, {test['p_value']}" for test in tests),
+                *(" ".join(column) for column in columns),
             ]
         )
     return markdown_table(header, lines)
@@ -216,15 +217,20 @@ def figure(rows: list[Row]) -> Figure:
         left.legend(frameon=False, fontsize=8, loc="lower left")
         names = []
         for *cell, _ in BUDGETS:
-            held, default = (accuracies(rows_of(rows, *cell, m)) for m in ("held", "default"))
-            gaps = [held[seed] - default[seed] for seed in held if seed in default]
-            right.plot([len(names)] * len(gaps), gaps, "o", color="0.6", markersize=4)
-            if gaps:
-                right.plot([len(names)], [statistics.fmean(gaps)], "_", color="black", ms=16, mew=2)
+            default = accuracies(rows_of(rows, *cell, "default"))
+            for method, marker, shift in (("rests", "o", -0.15), ("goes back", "s", 0.15)):
+                found = accuracies(rows_of(rows, *cell, method))
+                gaps = [found[seed] - default[seed] for seed in found if seed in default]
+                if not gaps:
+                    continue
+                place, label = len(names) + shift, None if names else method
+                right.plot([place] * len(gaps), gaps, marker, color="0.65", ms=4, label=label)
+                right.plot([place], [statistics.fmean(gaps)], "_", color="black", ms=14, mew=2)
             names.append(f"{cell[0]}\n{cell[1]}\n{cell[2]} ep.")
+        right.legend(frameon=False, fontsize=8)
         right.axhline(0, color="black", linewidth=0.8)
         right.set_xticks(range(len(names)), names, fontsize=8)
-        right.set_ylabel("held minus default, points of accuracy")
+        right.set_ylabel("points of accuracy above the default")
     return drawing
 
 

@@ -143,29 +143,36 @@ class HeldSweep(Sweep):
     def __init__(self, settings: SchedulerSettings, pieces: list[Piece], first: Piece) -> None:
         super().__init__(settings, None)
         self.fall_step = int(first.begin)
-        self._pieces = pieces
+        self._pieces = pieces  # those of endless length are rests
         self._first = first  # of the slow ones
         self.rate = math.log(settings.max_lr / first.start_lr) / first.length  # a step
         self.is_held = math.isinf(pieces[-1].length)
 
     def plateau_begin(self, step: float) -> float | None:
         lr = self.lr(step) / PLATEAU_GROWTH
-        return self.step_of(lr) if lr >= self._first.start_lr else None
+        return min(step, self.step_of(lr)) if lr >= self._first.start_lr else None
 
     def lr(self, step: float) -> float:
         piece = next((p for p in reversed(self._pieces) if p.begin <= step), self._pieces[0])
         return piece.start_lr if math.isinf(piece.length) else self._lr_of(piece, step)
 
     def step_of(self, lr: float) -> float:
-        piece = next((p for p in reversed(self._pieces) if p.start_lr <= lr), self._pieces[0])
-        if math.isinf(piece.length) or lr == piece.start_lr:
-            return piece.begin
-        share = math.log(lr / piece.start_lr) / math.log(self._max_lr / piece.start_lr)
-        return piece.begin + piece.length * share
+        """The last step that has an LR of `lr` or less."""
+        end = math.inf
+        for piece in reversed(self._pieces):
+            if piece.start_lr <= lr:
+                if math.isinf(piece.length) or piece.start_lr == self._max_lr:
+                    return end
+                share = math.log(lr / piece.start_lr) / math.log(self._max_lr / piece.start_lr)
+                return min(end, piece.begin + piece.length * share)
+            end = piece.begin
+        return self._pieces[0].begin
 
 
 class Held(AutoWU):
-    """The slow sweep rests while it is likelier than not that the minimum lies behind it."""
+    """The slow sweep does not grow while its minimum lies likelier than not behind it."""
+
+    goes_back = False  # to the LR at the minimum; or it rests where it is
 
     def _test(self, step: int) -> None:
         before = self._sweep
@@ -176,13 +183,22 @@ class Held(AutoWU):
         pieces = after._pieces
         first = after._first if isinstance(after, HeldSweep) else pieces[-1]
         sweep = after if isinstance(after, HeldSweep) else HeldSweep(self.settings, pieces, first)
-        if sweep.is_held == (statistics.median(self.tests[-1].probabilities) > LIKELY):
+        test = self.tests[-1]
+        is_behind = statistics.median(test.probabilities) > LIKELY
+        if sweep.is_held == is_behind and not (is_behind and self.goes_back):
             return
         lr = sweep.lr(step)
-        span = math.log(self.settings.max_lr / lr)
-        length = span / sweep.rate if sweep.is_held else math.inf
+        if is_behind and self.goes_back:
+            lr = min(lr, test.lr_at_minimum)
+        length = math.inf if is_behind else math.log(self.settings.max_lr / lr) / sweep.rate
         self._sweep = HeldSweep(self.settings, [*pieces, Piece(step, length, lr)], first)
         self._write_lrs()
+
+
+class SetBack(Held):
+    """And it goes back to the LR at that minimum meanwhile."""
+
+    goes_back = True
 
 
 def _posterior(scheduler: AutoWU, step: int) -> Posterior | None:
