@@ -363,7 +363,7 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: the run has begun, or the sweep is fixed.
             TypeError: `take_step` returns no loss.
-            RuntimeError: it returns None for ever.
+            RuntimeError: it returns None for ever, or calls the scheduler's `step` or `observe`.
 
         Source:
             ours, `autowu/probe.py`.
@@ -375,7 +375,14 @@ class AutoWU(LRScheduler):
 
         def step() -> Tensor | float | None:
             set_random_state(random_state, device)  # dropout would make the losses noisy
-            return self._mean_over_ranks(take_step())
+            loss = take_step()
+            if self.last_epoch > 0 or self._interval.is_open:
+                raise RuntimeError(
+                    "take_step called step() or observe() of the scheduler: in a probe it must take"
+                    " an optimizer step and no more. This scheduler has begun its run by that;"
+                    " construct another"
+                )
+            return self._mean_over_ranks(loss)
 
         try:
             with unchanged(model, self.optimizer, device), torch.enable_grad():

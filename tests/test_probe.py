@@ -228,6 +228,22 @@ def test_what_goes_wrong_in_a_probe_leaves_all_as_it_was() -> None:
     assert training.probe() is not None, "it can be tried again"
 
 
+@pytest.mark.parametrize("call", ["step", "observe"])
+def test_a_step_of_a_probe_that_moves_the_scheduler_is_an_error(call: str) -> None:
+    training = Training()
+
+    def take_step() -> Tensor:
+        loss = training.step_on(32)
+        getattr(training.scheduler, call)(loss)
+        return loss
+
+    before = training.state()
+    with pytest.raises(RuntimeError, match=r"called step\(\) or observe\(\).*construct another"):
+        training.scheduler.probe(training.model, take_step)
+    assert len(training.lrs) == 1
+    assert_same_state(training.state(), before)
+
+
 def test_a_loss_that_never_falls_leaves_the_sweep_at_min_lr() -> None:
     training = Training()
     losses = iter(range(18))
