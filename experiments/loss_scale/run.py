@@ -27,7 +27,13 @@ METHODS = {
     "no probe": methods.AUTOWU["autowu_no_probe"],
     "paper": methods.AUTOWU["paper"],
 }
-BUDGETS = (("digits", 128, 30), ("digits", 479, 60), ("cifar10", 1024, 20))
+BUDGETS = (
+    ("digits", 128, 30),
+    ("digits", 479, 60),
+    ("digits", 32, 10),
+    ("digits", 128, 5),
+    ("cifar10", 1024, 20),
+)
 SEEDS = (0, 1, 2)
 
 
@@ -82,7 +88,7 @@ def cells(root: Path) -> list[ScaleCell]:
         for optimizer in ("adamp", "momentum")
         for method in METHODS
         for scale in SCALES
-        if task == "digits" or (optimizer == "adamp" and seed < 2)
+        if task == "digits" or seed < 2
     ]
 
 

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 BATCH_SIZE, EPOCHS = 128, 30
 SEEDS = (0, 1, 2)
 RANGES = ((1e-5, 1.0), (1e-3, 1.0), (1e-5, 0.1), (1e-5, 10.0))  # (min_lr, max_lr)
-PROBED_RANGES = ((1e-5, 1.0), (1e-5, 10.0))  # after a probe
+PROBED_RANGES = ((1e-5, 1.0), (1e-5, 10.0), (1e-5, 0.01))  # after a probe
 PEAK_LRS = {  # of the warmup-cosine
     "momentum": (0.03, 0.1, 0.3, 1.0, 3.0),
     "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03),
