@@ -171,7 +171,7 @@ def searched_table(rows: list[Row]) -> str:
     header = ["run", "steps", "n", *SEARCHED, *(f"{method} - default, p" for method in tried)]
     header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in SEARCHED]
     lines = []
-    for *cell, _ in BUDGETS:
+    for *cell, _ in sorted(BUDGETS):
         own = {method: rows_of(rows, *cell, method) for method in SEARCHED}
         if not own["default"]:
             continue
@@ -216,7 +216,7 @@ def figure(rows: list[Row]) -> Figure:
         left.set_ylabel("test accuracy, %")
         left.legend(frameon=False, fontsize=8, loc="lower left")
         names = []
-        for *cell, _ in BUDGETS:
+        for *cell, _ in sorted(BUDGETS):
             default = accuracies(rows_of(rows, *cell, "default"))
             for method, marker, shift in (("rests", "o", -0.15), ("goes back", "s", 0.15)):
                 found = accuracies(rows_of(rows, *cell, method))
