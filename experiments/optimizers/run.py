@@ -23,6 +23,7 @@ BATCH_SIZE, EPOCHS = 128, 30
 SEEDS = (0, 1, 2)
 RANGES = ((1e-5, 1.0), (1e-3, 1.0), (1e-5, 0.1), (1e-5, 10.0))  # (min_lr, max_lr)
 PROBED_RANGES = ((1e-5, 1.0), (1e-5, 10.0), (1e-5, 0.01))  # after a probe
+LOWER_RANGES = {"lion": ((1e-5, 0.003), (1e-5, 0.001))}  # after a probe, too
 PEAK_LRS = {  # of the warmup-cosine
     "momentum": (0.03, 0.1, 0.3, 1.0, 3.0),
     "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03),
@@ -65,6 +66,10 @@ class OptimizerCell:
         return outcome.columns()
 
 
+def probed_ranges(optimizer: str) -> tuple[tuple[float, float], ...]:
+    return PROBED_RANGES + LOWER_RANGES.get(optimizer, ())
+
+
 def cells(data_root: Path) -> list[OptimizerCell]:
     return [
         OptimizerCell(optimizer, low, high, seed)
@@ -75,7 +80,7 @@ def cells(data_root: Path) -> list[OptimizerCell]:
         OptimizerCell(optimizer, low, high, seed, is_probed=True)
         for seed in SEEDS
         for optimizer in PEAK_LRS
-        for low, high in PROBED_RANGES
+        for low, high in probed_ranges(optimizer)
     ]
 
 
@@ -98,7 +103,8 @@ def table(rows: list[dict[str, str]]) -> str:
             best = max(done, key=lambda peak: sum(done[peak]) / len(done[peak]))
             name = f"warmup-cosine, best of {len(done)}"
             lines.append((optimizer, name, f"{best:g}", mean_text(done[best])))
-        spans = [(*span, False) for span in RANGES] + [(*span, True) for span in PROBED_RANGES]
+        spans = [(*span, False) for span in RANGES]
+        spans += [(*span, True) for span in probed_ranges(optimizer)]
         for low, high, is_probed in spans:
             chosen = select(optimizer, low, high, is_probed)
             found = " ".join(f"{float(row['start_lr']):.2g}" for row in chosen)
