@@ -133,7 +133,7 @@ def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
 
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    bars(groups_of(rows), lowest=94.0).savefig(FOLDER / "optimizers.png", dpi=110)
+    bars(groups_of(rows), lowest=94.0, num_columns=3).savefig(FOLDER / "optimizers.png", dpi=110)
 
 
 def main() -> None:

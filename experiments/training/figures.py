@@ -11,12 +11,15 @@ from autowu.plotting import STYLE
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
 
 
-def bars(groups: Mapping[str, Mapping[str, Sequence[float]]], lowest: float = 0.0) -> Figure:
+def bars(
+    groups: Mapping[str, Mapping[str, Sequence[float]]], lowest: float = 0.0, num_columns: int = 4
+) -> Figure:
     """A group of bars for each key, a bar for each method in it; whiskers are one deviation.
 
     Args:
         groups: group -> method -> test accuracies in percent, of the seeds.
         lowest: where the axis begins, percent.
+        num_columns: of the legend.
     """
     methods = list(dict.fromkeys(method for values in groups.values() for method in values))
     width = 0.8 / max(1, len(methods))
@@ -38,5 +41,5 @@ def bars(groups: Mapping[str, Mapping[str, Sequence[float]]], lowest: float = 0.
         axes.set_xticks(range(len(groups)), list(groups), fontsize=8)
         axes.set_ylabel("test accuracy, %")
         axes.set_ylim(lowest, 100 + 0.02 * (100 - lowest))
-        drawing.legend(loc="outside lower center", ncols=4, frameon=False)
+        drawing.legend(loc="outside lower center", ncols=num_columns, frameon=False)
     return drawing
