@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import torch
 from matplotlib.figure import Figure
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
-from autowu import schedules
+from autowu import AutoWU, schedules
 from autowu.plotting import STYLE
+from autowu.sweep import first_lr
 from experiments.report import compare
 from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import done_rows, markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU
 from experiments.training.summary import mean_text
@@ -51,9 +53,9 @@ BUDGETS = (
     ("cifar10", 128, 20, 3),
 )
 FIRST_LR = 6e-4  # of the warmups that are given
-PEAKS = {0.005: 0.18, 0.01: 0.24}  # peak LR: part of the run at which it is reached
-LATE_STEPS = 45  # of 390; AutoWU's sweep takes 27 to 33 from its minimum to its end there
-GROWTHS = (1.0, 1.015, 1.03)  # a step; 1.03 is that of AutoWU's sweep
+PEAKS = {0.003: 0.14, 0.005: 0.18, 0.01: 0.24}  # peak LR: part of the run after which it is reached
+# Steps, and growth a step: 1.03 is that of AutoWU's sweep, which is about 30 steps late.
+LATE = ((0, 1.0), (30, 1.03), (45, 1.0), (45, 1.015), (45, 1.03))
 Row = dict[str, str]
 
 
@@ -131,7 +133,7 @@ def cells(root: Path) -> list[OvershootCell]:
         OvershootCell("cifar10", 128, 5, "given", peak, late_steps, growth, seed, root)
         for seed in range(3)
         for peak in PEAKS
-        for late_steps, growth in ((0, 1.0), *((LATE_STEPS, growth) for growth in GROWTHS))
+        for late_steps, growth in LATE
     ]
     return given + [
         OvershootCell(task, size, epochs, method, None, None, None, seed, root)
@@ -147,17 +149,48 @@ def accuracies(rows: list[Row], **columns: object) -> dict[str, float]:
     return {r["seed"]: float(r["test_accuracy"]) for r in rows if wanted.items() <= r.items()}
 
 
+def late_columns(peak: float, late_steps: int, growth: float) -> dict[str, str]:
+    return {"peak_lr": f"{peak:g}", "late_steps": str(late_steps), "growth": f"{growth:g}"}
+
+
 def given_table(rows: list[Row]) -> str:
     lines = []
-    for late_steps, growth in ((0, 1.0), *((LATE_STEPS, growth) for growth in GROWTHS)):
-        found = [
-            accuracies(rows, peak_lr=f"{peak:g}", late_steps=late_steps, growth=f"{growth:g}")
-            for peak in PEAKS
-        ]
-        name = f"{late_steps} steps at {growth:g}x" if late_steps else "none"
+    for late_steps, growth in LATE:
+        found = [accuracies(rows, **late_columns(peak, late_steps, growth)) for peak in PEAKS]
+        times = f"{growth**late_steps:.1f} times in all"
+        name = f"{late_steps} steps at {growth:g}x, {times}" if late_steps else "none"
         lines.append([name, *(mean_text(list(values.values())) for values in found)])
     header = [f"peak {peak:g} after {100 * begin:g} %" for peak, begin in PEAKS.items()]
     return markdown_table(["late steps", *header], lines)
+
+
+def lateness_table(rows: list[Row], probes: list[Row]) -> str:
+    """How far the default's sweep goes beyond its minimum in the 390 steps of the given LRs."""
+    wanted = {"task": "cifar10", "optimizer": "adamp", "num_samples": "32", "loss_times": "1"}
+    probed = {r["seed"]: float(r["lr"]) for r in probes if wanted.items() <= r.items()}
+    lines = []
+    for row in rows_of(rows, "cifar10", 128, 5, "default"):
+        scheduler = AutoWU(SGD([torch.zeros(1)], lr=1.0), int(row["total_steps"]))
+        scheduler.begin_at(first_lr(scheduler.settings, probed[row["seed"]]))
+        end, start_lr = int(row["switch_step"]), float(row["start_lr"])
+        late = end - scheduler.sweep_step(start_lr)
+        lines.append(
+            [
+                row["seed"],
+                end,
+                row["start_lr"],
+                f"{late:.0f}",
+                f"{scheduler.lr_at(end) / start_lr:.1f}",
+            ]
+        )
+    header = [
+        "seed",
+        "warmup ends at",
+        "LR at the minimum",
+        "steps since then",
+        "growth since then",
+    ]
+    return markdown_table(header, lines)
 
 
 def rows_of(rows: list[Row], task: str, batch_size: int, epochs: int, method: str) -> list[Row]:
@@ -200,19 +233,21 @@ def figure(rows: list[Row]) -> Figure:
     with matplotlib.rc_context(STYLE):
         drawing = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = drawing.subplots(1, 2, width_ratios=(1, 1.4))
-        for (peak, begin), style in zip(PEAKS.items(), ("-", "--"), strict=True):
-            label = f"peak {peak:g} after {100 * begin:g} % of the run"
-            late = {"peak_lr": f"{peak:g}", "late_steps": LATE_STEPS}
-            found = [list(accuracies(rows, **late, growth=f"{g:g}").values()) for g in GROWTHS]
-            means = [statistics.fmean(values) for values in found]
-            spread = [statistics.stdev(values) for values in found]
-            left.errorbar(GROWTHS, means, spread, color="black", ls=style, marker="o", label=label)
-            none = accuracies(rows, peak_lr=f"{peak:g}", late_steps=0)
-            left.axhline(
-                statistics.fmean(none.values()), color="0.6", ls=style, label=f"{label}, none late"
+        looks = zip(PEAKS.items(), (":", "-", "--"), ("s", "o", "^"), strict=True)
+        for index, ((peak, begin), style, marker) in enumerate(looks):
+            found = [list(accuracies(rows, **late_columns(peak, *late)).values()) for late in LATE]
+            left.errorbar(
+                [place + 0.12 * (index - 1) for place in range(len(LATE))],
+                [statistics.fmean(values) for values in found],
+                [statistics.stdev(values) for values in found],
+                color=str(0.25 * index),
+                linestyle=style,
+                marker=marker,
+                label=f"peak {peak:g} after {100 * begin:g} % of the run",
             )
-        left.set_xticks(GROWTHS)
-        left.set_xlabel(f"growth of the LR in {LATE_STEPS} late steps, a step")
+        texts = [f"{steps} at {growth:g}x\n({growth**steps:.1f})" for steps, growth in LATE]
+        left.set_xticks(range(len(LATE)), texts, fontsize=8)
+        left.set_xlabel("late steps, growth of the LR a step (in all)")
         left.set_ylabel("test accuracy, %")
         left.legend(frameon=False, fontsize=8, loc="lower left")
         names = []
@@ -235,6 +270,8 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def report(rows: list[Row]) -> None:
+    probes = done_rows(FOLDER.parent / "probe" / "results.csv")
+    put_between_marks(FOLDER / "README.md", "lateness", lateness_table(rows, probes))
     put_between_marks(FOLDER / "README.md", "given", given_table(rows))
     put_between_marks(FOLDER / "README.md", "searched", searched_table(rows))
     figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
