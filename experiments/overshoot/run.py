@@ -9,6 +9,7 @@ rests, the other goes back to the LR at that minimum (`experiments/sweep/variant
 makes the tables of the README and the figure.
 """
 
+import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,17 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 from matplotlib.figure import Figure
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
-from autowu import AutoWU, schedules
+from autowu import schedules
 from autowu.plotting import STYLE
-from autowu.sweep import first_lr
+from autowu.sweep import MAX_SLOW_GROWTH
 from experiments.report import compare
 from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
-from experiments.tables import done_rows, markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU
 from experiments.training.summary import mean_text
@@ -115,7 +115,8 @@ class OvershootCell:
             epochs=self.epochs,
             seed=self.seed,
         )
-        return outcome.columns()
+        last = outcome.lrs[outcome.switch_step - 1] if outcome.switch_step else None
+        return outcome.columns() | {"last_lr": "" if last is None else f"{last:.6g}"}  # of warmup
 
     def given(self) -> Callable[[Optimizer, int, int], GivenLRs]:
         peak, late_steps, growth = self.peak_lr, self.late_steps, self.growth
@@ -164,32 +165,15 @@ def given_table(rows: list[Row]) -> str:
     return markdown_table(["late steps", *header], lines)
 
 
-def lateness_table(rows: list[Row], probes: list[Row]) -> str:
+def lateness_table(rows: list[Row]) -> str:
     """How far the default's sweep goes beyond its minimum in the 390 steps of the given LRs."""
-    wanted = {"task": "cifar10", "optimizer": "adamp", "num_samples": "32", "loss_times": "1"}
-    probed = {r["seed"]: float(r["lr"]) for r in probes if wanted.items() <= r.items()}
     lines = []
     for row in rows_of(rows, "cifar10", 128, 5, "default"):
-        scheduler = AutoWU(SGD([torch.zeros(1)], lr=1.0), int(row["total_steps"]))
-        scheduler.begin_at(first_lr(scheduler.settings, probed[row["seed"]]))
-        end, start_lr = int(row["switch_step"]), float(row["start_lr"])
-        late = end - scheduler.sweep_step(start_lr)
-        lines.append(
-            [
-                row["seed"],
-                end,
-                row["start_lr"],
-                f"{late:.0f}",
-                f"{scheduler.lr_at(end) / start_lr:.1f}",
-            ]
-        )
-    header = [
-        "seed",
-        "warmup ends at",
-        "LR at the minimum",
-        "steps since then",
-        "growth since then",
-    ]
+        growth = float(row["last_lr"]) / float(row["start_lr"])
+        steps = math.log(growth) / math.log(MAX_SLOW_GROWTH)
+        columns = (row[name] for name in ("seed", "switch_step", "start_lr", "last_lr"))
+        lines.append([*columns, f"{steps:.0f}", f"{growth:.1f}"])
+    header = ["seed", "warmup ends at", "LR at the minimum", "last LR", "steps late", "growth"]
     return markdown_table(header, lines)
 
 
@@ -270,8 +254,7 @@ def figure(rows: list[Row]) -> Figure:
 
 
 def report(rows: list[Row]) -> None:
-    probes = done_rows(FOLDER.parent / "probe" / "results.csv")
-    put_between_marks(FOLDER / "README.md", "lateness", lateness_table(rows, probes))
+    put_between_marks(FOLDER / "README.md", "lateness", lateness_table(rows))
     put_between_marks(FOLDER / "README.md", "given", given_table(rows))
     put_between_marks(FOLDER / "README.md", "searched", searched_table(rows))
     figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
