@@ -55,7 +55,8 @@ STATE_VERSION = 2
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
-    "scheduler.step(). In a trainer that calls step() itself, use its adapter: "
+    "scheduler.step(); in the take_step of a probe call neither. In a trainer that calls step() "
+    "itself, use its adapter: "
     "autowu.integrations.lightning.AutoWUCallback, "
     "autowu.integrations.transformers.AutoWUTrainer, autowu.integrations.accelerate.step, or "
     "autowu.integrations.timm.AutoWUScheduler"

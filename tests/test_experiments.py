@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.optim import SGD
 
+from autowu import AutoWU
+from autowu.sweep import Piece
 from experiments.budgets import plot as budgets_plot
 from experiments.budgets.run import BUDGETS, METHODS, TUNED, UNTUNED, cells, tuned_cells
 from experiments.divergence import run as divergence
@@ -19,10 +23,11 @@ from experiments.loss_scale.run import cells as scale_cells
 from experiments.optimizers import run as optimizers
 from experiments.optimizers.run import OptimizerCell
 from experiments.optimizers.run import cells as optimizer_cells
+from experiments.overshoot.run import FIRST_LR, given_lrs
 from experiments.sweep.run import PARTS, simulated_cells
 from experiments.sweep.run import cells as sweep_cells
 from experiments.sweep.simulation import final_loss
-from experiments.sweep.variants import VARIANTS
+from experiments.sweep.variants import VARIANTS, HeldSweep
 from experiments.tables import append_row, done_rows, read_rows, write_rows
 from experiments.training.cells import add_not_run, run_cells
 from experiments.training.summary import mean_text
@@ -275,3 +280,36 @@ def test_mean_text_of_rows(tmp_path: Path) -> None:
     append_row(tmp_path / "rows.csv", {"a": 3.0})
     values = [float(row["a"]) for row in read_rows(tmp_path / "rows.csv")]
     assert mean_text(values) == "2.00 ± 1.41"
+
+
+def test_a_sweep_that_rests_or_goes_back_knows_its_steps() -> None:
+    settings = AutoWU(SGD([torch.zeros(1)], lr=1.0), 400).settings
+    first = Piece(0, 300, 1e-3)  # by 2.3 % a step to LR 1
+    top = HeldSweep(settings, [first], first).lr(50)
+    rest = Piece(50, math.inf, top)
+    grows = Piece(60, 300 * math.log(1 / top) / math.log(1e3), top)
+    sweep = HeldSweep(settings, [first, rest, grows], first)
+    lrs = [sweep.lr(step) for step in range(100)]
+    assert lrs[:51] == sorted(lrs[:51])
+    assert set(lrs[50:61]) == {top}, "it rests"
+    assert lrs[61] / lrs[60] == pytest.approx(lrs[1] / lrs[0]), "as fast as before"
+    for lr in (1.1e-3, 1.01 * top, 2 * top):
+        assert sweep.lr(sweep.step_of(lr)) == pytest.approx(lr)
+    assert sweep.step_of(top) == 60, "the last step with that LR"
+    begin = sweep.plateau_begin(99)
+    assert begin is not None
+    assert sweep.lr(begin) == pytest.approx(lrs[99] / 3)
+    back = HeldSweep(settings, [first, rest, grows, Piece(90, math.inf, 2e-3)], first)
+    assert [back.lr(step) for step in (89, 90, 99)] == [lrs[89], 2e-3, 2e-3]
+    assert back.plateau_begin(99) is None, "the LR has not grown threefold"
+
+
+def test_given_lrs_rise_are_late_and_fall_to_nothing() -> None:
+    lrs = given_lrs(100, 0.01, 0.2, 10, 1.03)
+    assert len(lrs) == 100
+    assert lrs[0] == pytest.approx(FIRST_LR)
+    assert lrs[1] / lrs[0] == pytest.approx((0.01 / FIRST_LR) ** (1 / 20))
+    assert lrs[20:30] == pytest.approx([0.01 * 1.03**step for step in range(10)])
+    assert lrs[30] == pytest.approx(0.01)
+    assert lrs[65] == pytest.approx(0.005)
+    assert lrs[30:] == sorted(lrs[30:], reverse=True)

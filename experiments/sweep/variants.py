@@ -1,7 +1,8 @@
 """Other ways to skip the decades in which the loss does not move, tried and not kept.
 
 Each takes the place of `AutoWU` in a trial. What they have in common is a sweep of pieces in each
-of which the LR grows by the same factor every step.
+of which the LR grows by the same factor every step. `Held` and `SetBack` are about the end of the
+sweep instead, and some of their pieces are rests (`experiments/overshoot`).
 """
 
 import math
