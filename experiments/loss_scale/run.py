@@ -139,9 +139,9 @@ def report(rows: list[dict[str, str]]) -> None:
     groups: dict[str, dict[str, list[float]]] = {}
     order = list(METHODS)
     for row in sorted(rows, key=lambda row: (order.index(row["method"]), float(row["scale"]))):
-        name = f"{row['task']}, batch {row['batch_size']}\n{row['optimizer']}"
+        run = f"{row['task']} {row['batch_size']}\n{row['epochs']} epochs\n{row['optimizer']}"
         method = f"{row['method']}, loss times {row['scale']}"
-        values = groups.setdefault(name, {}).setdefault(method, [])
+        values = groups.setdefault(run, {}).setdefault(method, [])
         values.append(float(row["test_accuracy"]))
     bars(groups).savefig(FOLDER / "loss_scale.png", dpi=110)
 
