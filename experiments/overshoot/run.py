@@ -233,6 +233,7 @@ def figure(rows: list[Row]) -> Figure:
         left.set_xticks(range(len(LATE)), texts, fontsize=8)
         left.set_xlabel("late steps, growth of the LR a step (in all)")
         left.set_ylabel("test accuracy, %")
+        left.margins(y=0.2)  # room for the legend
         left.legend(frameon=False, fontsize=8, loc="lower left")
         names = []
         for *cell, _ in sorted(BUDGETS):
