@@ -1,7 +1,7 @@
 """What the scheduler costs, as ratios within one run: a test, and a step without a test.
 
-    python -m experiments.overhead.run        four minutes on a busy core; results.csv and
-                                              overhead.png
+    python -m experiments.overhead.run        two to four minutes on one core;
+                                              results.csv and overhead.png
 
 A test is compared with the published procedure in plain GPyTorch, a step with that of PyTorch's
 ExponentialLR. What is compared is timed in turns, so that a noisy machine hits both alike.

@@ -144,10 +144,18 @@ def cells(root: Path) -> list[OvershootCell]:
     ]
 
 
+def rows_of(rows: list[Row], **columns: object) -> list[Row]:
+    wanted = {name: str(value) for name, value in columns.items()}
+    return [row for row in rows if wanted.items() <= row.items()]
+
+
 def accuracies(rows: list[Row], **columns: object) -> dict[str, float]:
     """By seed, of the rows with these columns."""
-    wanted = {name: str(value) for name, value in columns.items()}
-    return {r["seed"]: float(r["test_accuracy"]) for r in rows if wanted.items() <= r.items()}
+    return {row["seed"]: float(row["test_accuracy"]) for row in rows_of(rows, **columns)}
+
+
+def searched(task: str, batch_size: int, epochs: int, method: str) -> dict[str, object]:
+    return {"task": task, "batch_size": batch_size, "epochs": epochs, "method": method}
 
 
 def late_columns(peak: float, late_steps: int, growth: float) -> dict[str, str]:
@@ -168,7 +176,7 @@ def given_table(rows: list[Row]) -> str:
 def lateness_table(rows: list[Row]) -> str:
     """How far the default's sweep goes beyond its minimum in the 390 steps of the given LRs."""
     lines = []
-    for row in rows_of(rows, "cifar10", 128, 5, "default"):
+    for row in rows_of(rows, **searched("cifar10", 128, 5, "default")):
         growth = float(row["last_lr"]) / float(row["start_lr"])
         steps = math.log(growth) / math.log(MAX_SLOW_GROWTH)
         columns = (row[name] for name in ("seed", "switch_step", "start_lr", "last_lr"))
@@ -177,19 +185,13 @@ def lateness_table(rows: list[Row]) -> str:
     return markdown_table(header, lines)
 
 
-def rows_of(rows: list[Row], task: str, batch_size: int, epochs: int, method: str) -> list[Row]:
-    wanted = (task, str(batch_size), str(epochs), method)
-    columns = ("task", "batch_size", "epochs", "method")
-    return [row for row in rows if tuple(row[name] for name in columns) == wanted]
-
-
 def searched_table(rows: list[Row]) -> str:
     tried = [method for method in SEARCHED if method != "default"]
     header = ["run", "steps", "n", *SEARCHED, *(f"{method} - default, p" for method in tried)]
     header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in SEARCHED]
     lines = []
     for *cell, _ in sorted(BUDGETS):
-        own = {method: rows_of(rows, *cell, method) for method in SEARCHED}
+        own = {method: rows_of(rows, **searched(*cell, method)) for method in SEARCHED}
         if not own["default"]:
             continue
         found = {method: accuracies(own[method]) for method in SEARCHED}
@@ -220,10 +222,11 @@ def figure(rows: list[Row]) -> Figure:
         looks = zip(PEAKS.items(), (":", "-", "--"), ("s", "o", "^"), strict=True)
         for index, ((peak, begin), style, marker) in enumerate(looks):
             found = [list(accuracies(rows, **late_columns(peak, *late)).values()) for late in LATE]
+            known = [(place, values) for place, values in enumerate(found) if values]
             left.errorbar(
-                [place + 0.12 * (index - 1) for place in range(len(LATE))],
-                [statistics.fmean(values) for values in found],
-                [statistics.stdev(values) for values in found],
+                [place + 0.12 * (index - 1) for place, _ in known],
+                [statistics.fmean(values) for _, values in known],
+                [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in known],
                 color=str(0.25 * index),
                 linestyle=style,
                 marker=marker,
@@ -237,9 +240,9 @@ def figure(rows: list[Row]) -> Figure:
         left.legend(frameon=False, fontsize=8, loc="lower left")
         names = []
         for *cell, _ in sorted(BUDGETS):
-            default = accuracies(rows_of(rows, *cell, "default"))
+            default = accuracies(rows, **searched(*cell, "default"))
             for method, marker, shift in (("rests", "o", -0.15), ("goes back", "s", 0.15)):
-                found = accuracies(rows_of(rows, *cell, method))
+                found = accuracies(rows, **searched(*cell, method))
                 gaps = [found[seed] - default[seed] for seed in found if seed in default]
                 if not gaps:
                     continue

@@ -138,13 +138,11 @@ class Unlatched(AutoWU):
         return Sweep(self.settings, None)._pieces[0].length
 
 
-class HeldSweep(Sweep):
+class HeldSweep(PiecewiseSweep):
     """A slow sweep that rests now and then, and grows on from there at the same rate."""
 
     def __init__(self, settings: SchedulerSettings, pieces: list[Piece], first: Piece) -> None:
-        super().__init__(settings, None)
-        self.fall_step = int(first.begin)
-        self._pieces = pieces  # those of endless length are rests
+        super().__init__(settings, pieces, int(first.begin))  # those of endless length are rests
         self._first = first  # of the slow ones
         self.rate = math.log(settings.max_lr / first.start_lr) / first.length  # a step
         self.is_held = math.isinf(pieces[-1].length)
@@ -152,10 +150,6 @@ class HeldSweep(Sweep):
     def plateau_begin(self, step: float) -> float | None:
         lr = self.lr(step) / PLATEAU_GROWTH
         return min(step, self.step_of(lr)) if lr >= self._first.start_lr else None
-
-    def lr(self, step: float) -> float:
-        piece = next((p for p in reversed(self._pieces) if p.begin <= step), self._pieces[0])
-        return piece.start_lr if math.isinf(piece.length) else self._lr_of(piece, step)
 
     def step_of(self, lr: float) -> float:
         """The last step that has an LR of `lr` or less."""
