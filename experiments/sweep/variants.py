@@ -22,7 +22,7 @@ from autowu.minimum_test import MIN_GAIN, MIN_LOSSES
 from autowu.settings import SchedulerSettings
 from autowu.sweep import FAST, MAX_FAST_GROWTH, MAX_SLOW_GROWTH, PLATEAU_GROWTH, Piece, Sweep
 
-BACK = 0.5  # of the fall so far: where `SetBack` begins again
+BACK = 0.5  # of the fall so far: where a sweep with `set_back` begins again
 LIKELY = 0.5  # of a minimum: where it is likelier than that, `Held` rests
 
 
