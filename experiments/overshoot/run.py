@@ -13,14 +13,16 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib
 from matplotlib.figure import Figure
 from torch.optim import Optimizer
 
-from autowu import schedules
+from autowu import schedules, sweep
 from autowu.plotting import STYLE
 from autowu.sweep import MAX_SLOW_GROWTH
 from experiments.report import compare
@@ -28,15 +30,21 @@ from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
-from experiments.training.methods import AUTOWU
+from experiments.training.methods import AUTOWU, warmup_cosine
 from experiments.training.summary import mean_text
-from experiments.training.trial import Recipe, train
+from experiments.training.trial import Outcome, Recipe, train
 
 FOLDER = Path(__file__).parent
 SEARCHED = {
     "default": AUTOWU["autowu_cosine"],
     "rests": replace(AUTOWU["autowu_cosine"], schedule=Held),
     "goes back": replace(AUTOWU["autowu_cosine"], schedule=SetBack),
+}
+# Constants of `autowu.sweep` in place of its own: the default's are 1.03 and 10.
+SLOWER = {
+    "2 % a step": {"MAX_SLOW_GROWTH": 1.02},
+    "1.5 % a step": {"MAX_SLOW_GROWTH": 1.015},
+    "1.5 % a step, from a third": {"MAX_SLOW_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
 }
 # (task, batch size, epochs, seeds), what is cut is cut last
 BUDGETS = (
@@ -52,6 +60,13 @@ BUDGETS = (
     ("cifar10", 1024, 20, 3),
     ("cifar10", 128, 20, 3),
 )
+APART = ("cifar10", 128, 5)  # the budget whose LRs are taken apart
+APART_SEEDS = 5
+BASELINE = "warmup-cosine, tuned"  # by `budgets`
+BASELINES = {  # peak LR, part of the run that is warmup, seeds
+    ("cifar10", 128, 5): (0.01, 0.3, 5),
+    ("cifar10", 128, 20): (0.01, 0.1, 3),
+}
 FIRST_LR = 6e-4  # of the warmups that are given
 PEAKS = {0.003: 0.14, 0.005: 0.18, 0.01: 0.24}  # peak LR: part of the run after which it is reached
 # Steps, and growth a step: 1.03 is that of AutoWU's sweep, which is about 30 steps late.
@@ -106,17 +121,34 @@ class OvershootCell:
         }
 
     def run(self) -> dict[str, Any]:
-        from experiments.training import tasks
-
-        outcome = train(
-            tasks.named(self.task, self.data_root),
-            SEARCHED.get(self.method) or Recipe(schedule=self.given()),
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            seed=self.seed,
-        )
+        outcome = self.outcome()
         last = outcome.lrs[outcome.switch_step - 1] if outcome.switch_step else None
         return outcome.columns() | {"last_lr": "" if last is None else f"{last:.6g}"}  # of warmup
+
+    def outcome(self) -> Outcome:
+        from experiments.training import tasks
+
+        with mock.patch.multiple(sweep, **SLOWER.get(self.method, {})):
+            return train(
+                tasks.named(self.task, self.data_root),
+                self.recipe(),
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                seed=self.seed,
+            )
+
+    def recipe(self) -> Recipe:
+        if self.method == "given":
+            return Recipe(schedule=self.given())
+        if self.method == BASELINE:
+            peak, warmup, _ = BASELINES[self.task, self.batch_size, self.epochs]
+            return warmup_cosine(peak, warmup, self.epochs)
+        if self.method in CHANGES:
+            default = _outcome(replace(self, method="default"))
+            assert default.switch_step is not None and default.start_lr is not None
+            lrs = CHANGES[self.method](list(default.lrs), default.switch_step, default.start_lr)
+            return Recipe(schedule=lambda optimizer, *_: GivenLRs(optimizer, lrs, None))
+        return SEARCHED.get(self.method, AUTOWU["autowu_cosine"])
 
     def given(self) -> Callable[[Optimizer, int, int], GivenLRs]:
         peak, late_steps, growth = self.peak_lr, self.late_steps, self.growth
@@ -129,6 +161,52 @@ class OvershootCell:
         return schedule
 
 
+@cache
+def _outcome(cell: OvershootCell) -> Outcome:
+    return cell.outcome()
+
+
+def own_lrs(lrs: list[float], switch_step: int, peak: float) -> list[float]:
+    return lrs
+
+
+def not_late(lrs: list[float], switch_step: int, peak: float) -> list[float]:
+    """The decay begins when the LR of the minimum is reached, and is as much longer."""
+    return _then_cosine([lr for lr in lrs[:switch_step] if lr < peak], len(lrs), peak)
+
+
+def resting(lrs: list[float], switch_step: int, peak: float) -> list[float]:
+    """The LR stays at that of the minimum until the decay begins."""
+    return [*(min(lr, peak) for lr in lrs[:switch_step]), *lrs[switch_step:]]
+
+
+def not_late_nor_low(lrs: list[float], switch_step: int, peak: float) -> list[float]:
+    """And the warmup begins at a tenth of it."""
+    rise = [lr for lr in lrs[:switch_step] if peak / 10 <= lr < peak]
+    return _then_cosine(rise, len(lrs), peak)
+
+
+def linear(lrs: list[float], switch_step: int, peak: float) -> list[float]:
+    """The tuned baseline with the LR of AutoWU's minimum as its peak."""
+    rise = round(0.3 * len(lrs))
+    return _then_cosine([peak * (step + 1) / rise for step in range(rise)], len(lrs), peak)
+
+
+def _then_cosine(rise: list[float], total_steps: int, peak: float) -> list[float]:
+    fall = total_steps - len(rise)
+    return [*rise, *(schedules.cosine(step, fall, peak) for step in range(fall))]
+
+
+# (the default's LRs, its `switch_step`, its `start_lr`) -> LRs
+CHANGES: dict[str, Callable[[list[float], int, float], list[float]]] = {
+    "its LRs, given": own_lrs,
+    "resting while late": resting,
+    "not late": not_late,
+    "not late, from a tenth of the peak": not_late_nor_low,
+    "its peak, linear warmup of 30 %": linear,
+}
+
+
 def cells(root: Path) -> list[OvershootCell]:
     given = [
         OvershootCell("cifar10", 128, 5, "given", peak, late_steps, growth, seed, root)
@@ -136,12 +214,25 @@ def cells(root: Path) -> list[OvershootCell]:
         for peak in PEAKS
         for late_steps, growth in LATE
     ]
-    return given + [
+    searched = [
         OvershootCell(task, size, epochs, method, None, None, None, seed, root)
+        for methods in (SEARCHED, SLOWER)
         for task, size, epochs, num_seeds in BUDGETS
         for seed in range(num_seeds)
-        for method in SEARCHED
+        for method in methods
     ]
+    apart = [
+        OvershootCell(*APART, method, None, None, None, seed, root)
+        for seed in range(APART_SEEDS)
+        for method in ("default", *CHANGES)
+        if method != "default" or seed >= 3
+    ]
+    tuned = [
+        OvershootCell(*budget, BASELINE, None, None, None, seed, root)
+        for budget, (*_, num_seeds) in BASELINES.items()
+        for seed in range(num_seeds)
+    ]
+    return [*given, *searched, *apart, *tuned]
 
 
 def rows_of(rows: list[Row], **columns: object) -> list[Row]:
