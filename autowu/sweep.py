@@ -15,12 +15,13 @@ before a fall is seen, the slow one begins at `s` too, from the LR at the minimu
 pieces are the same pure curve, so every LR is a closed form of the step, `s` and `l`.
 
 Where a probe (`probe.py`) has found before the first step that the loss falls at an LR `p`, there
-is no fast piece: `s = 0`, and `S` is as above, but so short that the LR grows by a factor of 3 in
-`W` steps at least, where these are so few that 3 % a step would not do it. It begins at
+is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %, but so short that the LR
+grows by a factor of 3 in `W` steps at least, where these are so few that 2 % a step would not do
+it. It begins at
 
-    l = p * min(1, max(1 / 10, 6 / 1.03 ** W)),
+    l = p * min(1, max(1 / 10, 6 / 1.02 ** W)),
 
-so low that 3 % a step take it to `6 * p` in `W` steps: the longer the warmup, the more of it comes
+so low that 2 % a step take it to `6 * p` in `W` steps: the longer the warmup, the more of it comes
 before `p`, which a transformer needs, and which a short run has no steps for.
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
@@ -37,7 +38,8 @@ from autowu.settings import SchedulerSettings
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
 MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
 MAX_SLOW_GROWTH = 1.03  # ours: most that the LR grows in a step once the loss falls
-MIN_REACH = 3.0  # ours: but after a probe so much at least in the longest warmup
+PROBED_GROWTH = 1.02  # ours: and after a probe
+MIN_REACH = 3.0  # ours: but so much at least in the longest warmup
 PROBE_REACH = 6.0  # ours: times the LR of the probe, which the longest warmup is to reach
 MAX_RUN_UP = 10.0  # ours: but it begins at most so many times below the LR of the probe
 PLATEAU_GROWTH = 3.0  # ours: a loss that does not fall while the LR grows so much has had its fall
@@ -76,7 +78,7 @@ class Sweep:
         first = Piece(0, longest, settings.min_lr)
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)
-            slowest = min(span / math.log(MAX_SLOW_GROWTH), longest * span / math.log(MIN_REACH))
+            slowest = min(span / math.log(PROBED_GROWTH), longest * span / math.log(MIN_REACH))
             first = Piece(0, max(longest, slowest), slow_lr)
         elif fall_step != 0:
             first = first._replace(length=fast_steps(settings))
@@ -136,7 +138,7 @@ def first_fall_step(settings: SchedulerSettings) -> int | None:
 
 def first_lr(settings: SchedulerSettings, fall_lr: float) -> float:
     """Where a sweep begins after a probe that saw the loss fall at `fall_lr`."""
-    growth = MAX_SLOW_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
+    growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
     share = min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
     return max(settings.min_lr, share * fall_lr)
 

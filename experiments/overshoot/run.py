@@ -24,7 +24,6 @@ from torch.optim import Optimizer
 
 from autowu import schedules, sweep
 from autowu.plotting import STYLE
-from autowu.sweep import MAX_SLOW_GROWTH
 from experiments.report import compare
 from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
@@ -43,10 +42,10 @@ SEARCHED = {
 TODAY = "3 % a step"
 # Constants of `autowu.sweep` in place of its own.
 SLOWER = {
-    TODAY: {"MAX_SLOW_GROWTH": sweep.MAX_SLOW_GROWTH},  # the default, on the same machine
-    "2 % a step": {"MAX_SLOW_GROWTH": 1.02},
-    "1.5 % a step": {"MAX_SLOW_GROWTH": 1.015},
-    "1.5 % a step, from a third": {"MAX_SLOW_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
+    TODAY: {"PROBED_GROWTH": 1.03},  # as the default was when these were tried, on the same machine
+    "2 % a step": {"PROBED_GROWTH": 1.02},
+    "1.5 % a step": {"PROBED_GROWTH": 1.015},
+    "1.5 % a step, from a third": {"PROBED_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
 }
 # (task, batch size, epochs, seeds), what is cut is cut last
 BUDGETS = (
@@ -208,6 +207,8 @@ CHANGES: dict[str, Callable[[list[float], int, float], list[float]]] = {
     "its peak, linear warmup of 30 %": linear,
 }
 
+APART_METHODS = (TODAY, *CHANGES, BASELINE)
+
 
 def cells(root: Path) -> list[OvershootCell]:
     given = [
@@ -271,34 +272,71 @@ def lateness_table(rows: list[Row]) -> str:
     lines = []
     for row in rows_of(rows, **searched("cifar10", 128, 5, "default")):
         growth = float(row["last_lr"]) / float(row["start_lr"])
-        steps = math.log(growth) / math.log(MAX_SLOW_GROWTH)
+        steps = math.log(growth) / math.log(SLOWER[TODAY]["PROBED_GROWTH"])
         columns = (row[name] for name in ("seed", "switch_step", "start_lr", "last_lr"))
         lines.append([*columns, f"{steps:.0f}", f"{growth:.1f}"])
     header = ["seed", "warmup ends at", "LR at the minimum", "last LR", "steps late", "growth"]
     return markdown_table(header, lines)
 
 
-def searched_table(rows: list[Row]) -> str:
-    tried = [method for method in SEARCHED if method != "default"]
-    header = ["run", "steps", "n", *SEARCHED, *(f"{method} - default, p" for method in tried)]
-    header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in SEARCHED]
+def apart_table(rows: list[Row]) -> str:
+    """What each change of AutoWU's LRs gains in the 390 steps."""
+    found = {method: accuracies(rows, **searched(*APART, method)) for method in APART_METHODS}
     lines = []
-    for *cell, _ in sorted(BUDGETS):
-        own = {method: rows_of(rows, **searched(*cell, method)) for method in SEARCHED}
-        if not own["default"]:
+    for method, values in found.items():
+        test = compare(values, found[TODAY])
+        difference = f"{test['difference']} ± {test['difference_deviation']}"
+        lines.append([method, len(values), mean_text(list(values.values())), difference])
+        lines[-1].append(test["p_value"])
+    return markdown_table(["LRs", "n", "accuracy %", f"minus {TODAY}", "p"], lines)
+
+
+def baseline_table(rows: list[Row]) -> str:
+    lines = []
+    for task, batch_size, epochs in BASELINES:
+        budget = task, batch_size, epochs
+        found = [accuracies(rows, **searched(*budget, method)) for method in (TODAY, BASELINE)]
+        test = compare(*found)
+        lines.append(
+            [
+                f"{task}, batch {batch_size}, {epochs} epochs",
+                len(found[0]),
+                *(mean_text(list(values.values())) for values in found),
+                f"{test['difference']} ± {test['difference_deviation']}",
+                test["p_value"],
+            ]
+        )
+    return markdown_table(["run", "n", "AutoWU", BASELINE, "difference", "p"], lines)
+
+
+def searched_table(rows: list[Row], methods: tuple[str, ...]) -> str:
+    """Of AutoWU's variants, the first of which is that which the others are compared with."""
+    reference, *tried = methods
+    header = ["run", "steps", "n", *methods, *(f"{method} - {reference}, p" for method in tried)]
+    header += [f"{what}, {method}" for what in ("warmup ends at", "LR") for method in methods]
+    lines = []
+    for *cell, num_seeds in sorted(BUDGETS):
+        seeds = [str(seed) for seed in range(num_seeds)]
+        own = {
+            method: [
+                row for row in rows_of(rows, **searched(*cell, method)) if row["seed"] in seeds
+            ]
+            for method in methods
+        }
+        if not own[reference]:
             continue
-        found = {method: accuracies(own[method]) for method in SEARCHED}
-        tests = [compare(found[method], found["default"]) for method in tried]
+        found = {method: accuracies(own[method]) for method in methods}
+        tests = [compare(found[method], found[reference]) for method in tried]
         columns = [
-            *([row["switch_step"] for row in own[method]] for method in SEARCHED),
-            *([f"{float(row['start_lr']):.2g}" for row in own[method]] for method in SEARCHED),
+            *([row["switch_step"] for row in own[method]] for method in methods),
+            *([f"{float(row['start_lr']):.2g}" for row in own[method]] for method in methods),
         ]
         task, batch_size, epochs = cell
         lines.append(
             [
                 f"{task}, batch {batch_size}, {epochs} epochs",
-                f"{int(own['default'][0]['total_steps']):,}",
-                len(found["default"]),
+                f"{int(own[reference][0]['total_steps']):,}",
+                len(found[reference]),
                 *(mean_text(list(values.values())) for values in found.values()),
                 *(f"{test['difference']}, {test['p_value']}" for test in tests),
                 *(" ".join(column) for column in columns),
@@ -353,7 +391,10 @@ def figure(rows: list[Row]) -> Figure:
 def report(rows: list[Row]) -> None:
     put_between_marks(FOLDER / "README.md", "lateness", lateness_table(rows))
     put_between_marks(FOLDER / "README.md", "given", given_table(rows))
-    put_between_marks(FOLDER / "README.md", "searched", searched_table(rows))
+    put_between_marks(FOLDER / "README.md", "searched", searched_table(rows, tuple(SEARCHED)))
+    put_between_marks(FOLDER / "README.md", "slower", searched_table(rows, tuple(SLOWER)))
+    put_between_marks(FOLDER / "README.md", "apart", apart_table(rows))
+    put_between_marks(FOLDER / "README.md", "baseline", baseline_table(rows))
     figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
 
 
