@@ -51,7 +51,7 @@ from autowu.settings import (
 from autowu.sweep import Sweep, first_fall_step, first_lr
 from autowu.unchanged import unchanged
 
-STATE_VERSION = 2
+STATE_VERSION = 3
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -411,7 +411,7 @@ class AutoWU(LRScheduler):
     def begin_at(self, lr: float) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
-        From there the LR grows evenly to `max_lr` at `W`, but at most 1.03x a step, or as much as
+        From there the LR grows evenly to `max_lr` at `W`, but at most 1.02x a step, or as much as
         makes a factor of 3 in `W` steps.
 
         Args:
@@ -819,11 +819,21 @@ class AutoWU(LRScheduler):
 
 
 def _of_this_version(state: Any) -> Any:
-    """A state of version 1, before sweeps could be adaptive, as one of a fixed sweep."""
-    if not isinstance(state, dict) or state.get("version") != 1 or "settings" not in state:
+    """A state of an earlier version: 1 knows fixed sweeps alone, 2 goes on by 3 % after a probe."""
+    if not isinstance(state, dict) or "settings" not in state:
         return state
-    settings = {"sweep": "fixed"} | state["settings"]
-    return state | {"version": STATE_VERSION, "settings": settings, "fall_step": 0, "slow_lr": None}
+    if state.get("version") == 1:
+        settings = {"sweep": "fixed"} | state["settings"]
+        state = state | {"version": 2, "settings": settings, "fall_step": 0, "slow_lr": None}
+    if state.get("version") != 2:
+        return state
+    is_probed = state.get("fall_step") == 0 and state.get("slow_lr") is not None
+    if is_probed and state.get("switch_step") is None:
+        raise ValueError(
+            "a state of version 2, in a warmup after a probe: its sweep grew by 3 % a step, and now "
+            "it would grow by 2 %; go on with the autowu that saved it, or begin anew"
+        )
+    return state | {"version": STATE_VERSION}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

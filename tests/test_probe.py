@@ -256,7 +256,7 @@ def test_a_loss_that_never_falls_leaves_the_sweep_at_min_lr() -> None:
 
 @pytest.mark.parametrize(
     ("total_steps", "share", "reach"),
-    [(14, 1.0, 3.0), (60, 1.0, 3.0), (120, 1.0, 1.03**60), (200, 6 / 1.03**100, 6.0)],
+    [(14, 1.0, 3.0), (60, 1.0, 3.0), (120, 1.0, 1.02**60), (200, 6 / 1.02**100, 6.0)],
 )
 def test_where_a_sweep_begins_and_how_far_it_gets_in_the_longest_warmup(
     total_steps: int, share: float, reach: float

@@ -179,6 +179,22 @@ def test_a_state_from_before_there_were_adaptive_sweeps_is_one_of_a_fixed_sweep(
     assert_same_state(old.state_dict(), scheduler.state_dict())
 
 
+def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_not_gone_on_with() -> None:
+    """It grew by 3 % a step, and would grow by 2 % from here on."""
+    old = build(120)
+    old.begin_at(1e-3)
+    go_on(old, 20)
+    with pytest.raises(ValueError, match="version 2, in a warmup after a probe.*3 % a step"):
+        build(120).load_state_dict(old.state_dict() | {"version": 2})
+    run_through(old)
+    scheduler = build(120)
+    scheduler.load_state_dict(old.state_dict() | {"version": 2})  # its decay
+    assert_same_state(old.state_dict(), scheduler.state_dict())
+    unprobed = build(120)
+    go_on(unprobed, 20)
+    build(120).load_state_dict(unprobed.state_dict() | {"version": 2})
+
+
 def test_the_replay_of_a_run_with_an_adaptive_sweep_decides_as_the_run_did() -> None:
     scheduler = build(500)
     run_through(scheduler)
