@@ -39,11 +39,13 @@ SEARCHED = {
     "rests": replace(AUTOWU["autowu_cosine"], schedule=Held),
     "goes back": replace(AUTOWU["autowu_cosine"], schedule=SetBack),
 }
-TODAY = "3 % a step"
+BEFORE, NOW = "3 % a step", "2 % a step"
 # Constants of `autowu.sweep` in place of its own.
 SLOWER = {
-    TODAY: {"PROBED_GROWTH": 1.03},  # as the default was when these were tried, on the same machine
-    "2 % a step": {"PROBED_GROWTH": 1.02},
+    BEFORE: {
+        "PROBED_GROWTH": 1.03
+    },  # as the default was when these were tried, on the same machine
+    NOW: {"PROBED_GROWTH": 1.02},
     "1.5 % a step": {"PROBED_GROWTH": 1.015},
     "1.5 % a step, from a third": {"PROBED_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
 }
@@ -129,7 +131,7 @@ class OvershootCell:
     def outcome(self) -> Outcome:
         from experiments.training import tasks
 
-        with mock.patch.multiple(sweep, **SLOWER.get(self.method, SLOWER[TODAY])):
+        with mock.patch.multiple(sweep, **SLOWER.get(self.method, SLOWER[BEFORE])):
             return train(
                 tasks.named(self.task, self.data_root),
                 self.recipe(),
@@ -145,7 +147,7 @@ class OvershootCell:
             peak, warmup, _ = BASELINES[self.task, self.batch_size, self.epochs]
             return warmup_cosine(peak, warmup, self.epochs)
         if self.method in CHANGES:
-            default = _outcome(replace(self, method=TODAY))
+            default = _outcome(replace(self, method=BEFORE))
             assert default.switch_step is not None and default.start_lr is not None
             lrs = CHANGES[self.method](list(default.lrs), default.switch_step, default.start_lr)
             return Recipe(schedule=lambda optimizer, *_: GivenLRs(optimizer, lrs, None))
@@ -207,7 +209,7 @@ CHANGES: dict[str, Callable[[list[float], int, float], list[float]]] = {
     "its peak, linear warmup of 30 %": linear,
 }
 
-APART_METHODS = (TODAY, *CHANGES, BASELINE)
+APART_METHODS = (BEFORE, *CHANGES, NOW, BASELINE)
 
 
 def cells(root: Path) -> list[OvershootCell]:
@@ -227,8 +229,8 @@ def cells(root: Path) -> list[OvershootCell]:
     apart = [
         OvershootCell(*APART, method, None, None, None, seed, root)
         for seed in range(APART_SEEDS)
-        for method in (TODAY, *CHANGES)
-        if method != TODAY or seed >= 3  # the others are there already
+        for method in (BEFORE, NOW, *CHANGES)
+        if method not in SLOWER or seed >= 3  # the others are there already
     ]
     tuned = [
         OvershootCell(*budget, BASELINE, None, None, None, seed, root)
@@ -272,7 +274,7 @@ def lateness_table(rows: list[Row]) -> str:
     lines = []
     for row in rows_of(rows, **searched("cifar10", 128, 5, "default")):
         growth = float(row["last_lr"]) / float(row["start_lr"])
-        steps = math.log(growth) / math.log(SLOWER[TODAY]["PROBED_GROWTH"])
+        steps = math.log(growth) / math.log(SLOWER[BEFORE]["PROBED_GROWTH"])
         columns = (row[name] for name in ("seed", "switch_step", "start_lr", "last_lr"))
         lines.append([*columns, f"{steps:.0f}", f"{growth:.1f}"])
     header = ["seed", "warmup ends at", "LR at the minimum", "last LR", "steps late", "growth"]
@@ -284,29 +286,33 @@ def apart_table(rows: list[Row]) -> str:
     found = {method: accuracies(rows, **searched(*APART, method)) for method in APART_METHODS}
     lines = []
     for method, values in found.items():
-        test = compare(values, found[TODAY])
+        test = compare(values, found[BEFORE])
         difference = f"{test['difference']} ± {test['difference_deviation']}"
         lines.append([method, len(values), mean_text(list(values.values())), difference])
         lines[-1].append(test["p_value"])
-    return markdown_table(["LRs", "n", "accuracy %", f"minus {TODAY}", "p"], lines)
+    return markdown_table(["LRs", "n", "accuracy %", f"minus {BEFORE}", "p"], lines)
 
 
 def baseline_table(rows: list[Row]) -> str:
     lines = []
     for task, batch_size, epochs in BASELINES:
         budget = task, batch_size, epochs
-        found = [accuracies(rows, **searched(*budget, method)) for method in (TODAY, BASELINE)]
-        test = compare(*found)
+        methods = BEFORE, NOW, BASELINE
+        found = [accuracies(rows, **searched(*budget, method)) for method in methods]
+        tests = [compare(each, found[-1]) for each in found[:-1]]
         lines.append(
             [
                 f"{task}, batch {batch_size}, {epochs} epochs",
                 len(found[0]),
                 *(mean_text(list(values.values())) for values in found),
-                f"{test['difference']} ± {test['difference_deviation']}",
-                test["p_value"],
+                *(
+                    f"{test['difference']} ± {test['difference_deviation']}, {test['p_value']}"
+                    for test in tests
+                ),
             ]
         )
-    return markdown_table(["run", "n", "AutoWU", BASELINE, "difference", "p"], lines)
+    differences = [f"{method} - tuned, p" for method in (BEFORE, NOW)]
+    return markdown_table(["run", "n", BEFORE, NOW, BASELINE, *differences], lines)
 
 
 def searched_table(rows: list[Row], methods: tuple[str, ...]) -> str:
