@@ -42,9 +42,7 @@ SEARCHED = {
 BEFORE, NOW = "3 % a step", "2 % a step"
 # Constants of `autowu.sweep` in place of its own.
 SLOWER = {
-    BEFORE: {
-        "PROBED_GROWTH": 1.03
-    },  # as the default was when these were tried, on the same machine
+    BEFORE: {"PROBED_GROWTH": 1.03},  # as the default was, on the machine of the others
     NOW: {"PROBED_GROWTH": 1.02},
     "1.5 % a step": {"PROBED_GROWTH": 1.015},
     "1.5 % a step, from a third": {"PROBED_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
