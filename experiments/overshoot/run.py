@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.optim import Optimizer
 
@@ -350,10 +351,11 @@ def searched_table(rows: list[Row], methods: tuple[str, ...]) -> str:
 
 
 def figure(rows: list[Row]) -> Figure:
-    """Accuracy over the growth in the late steps, and what resting does for AutoWU."""
+    """Accuracy over the growth in the late steps, and what resting and slowness do for AutoWU."""
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11, 4.2), layout="constrained")
-        left, right = drawing.subplots(1, 2, width_ratios=(1, 1.4))
+        drawing = Figure(figsize=(11, 8), layout="constrained")
+        upper, lower = drawing.subfigures(2, 1)
+        left, right = upper.subplots(1, 2, width_ratios=(1, 1.4))
         looks = zip(PEAKS.items(), (":", "-", "--"), ("s", "o", "^"), strict=True)
         for index, ((peak, begin), style, marker) in enumerate(looks):
             found = [list(accuracies(rows, **late_columns(peak, *late)).values()) for late in LATE]
@@ -373,23 +375,31 @@ def figure(rows: list[Row]) -> Figure:
         left.set_ylabel("test accuracy, %")
         left.margins(y=0.2)  # room for the legend
         left.legend(frameon=False, fontsize=8, loc="lower left")
-        names = []
-        for *cell, _ in sorted(BUDGETS):
-            default = accuracies(rows, **searched(*cell, "default"))
-            for method, marker, shift in (("rests", "o", -0.15), ("goes back", "s", 0.15)):
-                found = accuracies(rows, **searched(*cell, method))
-                gaps = [found[seed] - default[seed] for seed in found if seed in default]
-                if not gaps:
-                    continue
-                place, label = len(names) + shift, None if names else method
-                right.plot([place] * len(gaps), gaps, marker, color="0.65", ms=4, label=label)
-                right.plot([place], [statistics.fmean(gaps)], "_", color="black", ms=14, mew=2)
-            names.append(f"{cell[0]}\n{cell[1]}\n{cell[2]} ep.")
-        right.legend(frameon=False, fontsize=8)
-        right.axhline(0, color="black", linewidth=0.8)
-        right.set_xticks(range(len(names)), names, fontsize=8)
-        right.set_ylabel("points of accuracy above the default")
+        _draw_gaps(right, rows, tuple(SEARCHED))
+        _draw_gaps(lower.subplots(), rows, tuple(SLOWER))
     return drawing
+
+
+def _draw_gaps(axes: Axes, rows: list[Row], methods: tuple[str, ...]) -> None:
+    """By how much each run is above that of the first method with its seed, and their means."""
+    reference, *tried = methods
+    names = []
+    for *cell, _ in sorted(BUDGETS):
+        default = accuracies(rows, **searched(*cell, reference))
+        for index, (method, marker) in enumerate(zip(tried, ("o", "s", "^"), strict=False)):
+            found = accuracies(rows, **searched(*cell, method))
+            gaps = [found[seed] - default[seed] for seed in found if seed in default]
+            if not gaps:
+                continue
+            place = len(names) + 0.25 * (index - (len(tried) - 1) / 2)
+            label = None if names else method
+            axes.plot([place] * len(gaps), gaps, marker, color="0.65", ms=4, label=label)
+            axes.plot([place], [statistics.fmean(gaps)], "_", color="black", ms=11, mew=2)
+        names.append(f"{cell[0]}\n{cell[1]}\n{cell[2]} ep.")
+    axes.legend(frameon=False, fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    axes.set_ylabel(f"points of accuracy above {reference}")
 
 
 def report(rows: list[Row]) -> None:
