@@ -184,7 +184,7 @@ def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_not_gone_on_wit
     old = build(120)
     old.begin_at(1e-3)
     go_on(old, 20)
-    with pytest.raises(ValueError, match="version 2, in a warmup after a probe.*3 % a step"):
+    with pytest.raises(ValueError, match=r"version 2, in a warmup after a probe.*3 % a step"):
         build(120).load_state_dict(old.state_dict() | {"version": 2})
     run_through(old)
     scheduler = build(120)
