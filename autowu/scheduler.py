@@ -830,8 +830,8 @@ def _of_this_version(state: Any) -> Any:
     is_probed = state.get("fall_step") == 0 and state.get("slow_lr") is not None
     if is_probed and state.get("switch_step") is None:
         raise ValueError(
-            "a state of version 2, in a warmup after a probe: its sweep grew by 3 % a step, and would "
-            "grow by 2 % now; go on with the autowu that saved it, or begin anew"
+            "a state of version 2, in a warmup after a probe: its sweep grew by 3 % a step, and "
+            "would grow by 2 % now; go on with the autowu that saved it, or begin anew"
         )
     return state | {"version": STATE_VERSION}
 
