@@ -14,7 +14,9 @@ from autowu.sweep import fast_steps
 MAX_GROWTH = 1.2  # ours: the LR grows by at most this factor between two tests
 
 
-def next_test_point(step: int, settings: SchedulerSettings, *, is_fast: bool = False) -> int:
+def next_test_point(
+    step: int, settings: SchedulerSettings, *, is_fast: bool = False, growth: float = 0.0
+) -> int:
     """The first test after `step` optimizer steps; never later than the longest warmup `W`.
 
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
@@ -26,7 +28,9 @@ def next_test_point(step: int, settings: SchedulerSettings, *, is_fast: bool = F
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
         is_fast: the sweep waits for the loss to fall: tests are as frequent as "auto" has them, at
             least, or the LR would be past the good ones at the first. After that they are as
-            frequent as in the fixed sweep, which grows faster then.
+            frequent as in the fixed sweep, which grows faster in general.
+        growth: what the log of the LR grows by in a step, where that is more than in the fixed
+            sweep: after a fast piece that went too far, when little of `W` is left.
     """
     cap = settings.warmup_steps
     interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
@@ -38,10 +42,11 @@ def next_test_point(step: int, settings: SchedulerSettings, *, is_fast: bool = F
     if isinstance(interval, int):
         point = (step // interval + 1) * interval
     elif epoch_steps is None:
-        point = step + _longest_interval(step, settings, is_fast)
+        point = step + _longest_interval(step, settings, is_fast, growth)
     else:
         start = step // epoch_steps * epoch_steps
-        num_intervals = math.ceil(epoch_steps / _longest_interval(start, settings, is_fast))
+        longest = _longest_interval(start, settings, is_fast, growth)
+        num_intervals = math.ceil(epoch_steps / longest)
         # Interval i of the epoch ends after floor(i * epoch_steps / num_intervals) of its steps.
         done = ((step - start + 1) * num_intervals - 1) // epoch_steps
         point = start + (done + 1) * epoch_steps // num_intervals
@@ -60,13 +65,13 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
     return True
 
 
-def _longest_interval(step: int, settings: SchedulerSettings, is_fast: bool) -> int:
+def _longest_interval(step: int, settings: SchedulerSettings, is_fast: bool, growth: float) -> int:
     """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
     cap = settings.warmup_steps
     if settings.growth == "exponential":
         length = fast_steps(settings) if is_fast else cap
-        growth = math.log(settings.max_lr / settings.min_lr) / length  # of log(LR) in a step
-        steps = math.log(MAX_GROWTH) / growth
+        least = math.log(settings.max_lr / settings.min_lr) / length  # of log(LR) in a step
+        steps = math.log(MAX_GROWTH) / max(growth, least)
     else:
         slope = (settings.max_lr - settings.min_lr) / cap
         steps = (MAX_GROWTH - 1.0) * (settings.min_lr / slope + step)

@@ -27,6 +27,7 @@ from autowu.loss_gp import (
 MARGIN = 0.03  # ours, of the range of the smoothed loss: a smaller rise is no minimum
 SURE = 0.95  # ours, a probability: a loss that is so sure to have fallen does not rest
 MIN_GAIN = 4.0  # ours, nats: below that the losses are as well explained by a constant
+NUM_LEVELS = 1_000  # ours: so many losses, at least, tell what losses are usual
 MIN_LOSSES = 5  # ours: fewer finite losses say nothing about a minimum
 
 
@@ -99,12 +100,16 @@ def probability_of_fall(posterior: Posterior, *, jitter: float = 0.0) -> float:
 
 
 def has_exploded(curve: LossCurve) -> bool:
-    """Whether the two newest losses lie above the `spike_ceiling` of those before (ours)."""
-    earlier, newest = curve.values[:-2].double(), curve.values[-2:]
-    earlier = earlier[earlier.isfinite()]
-    if len(earlier) < 3:
+    """Whether the two newest losses lie above the `spike_ceiling` of those before (ours).
+
+    Of 2,000 and more those before are 1,000 to 1,999 that lie evenly.
+    """
+    earlier, newest = curve.values[:-2], curve.values[-2:]
+    evenly = earlier[:: max(1, len(earlier) // NUM_LEVELS)].double()
+    evenly = evenly[evenly.isfinite()]
+    if len(evenly) < 3:
         return False
-    ceiling = spike_ceiling(earlier, earlier[:NUM_BEGINNING])
+    ceiling = spike_ceiling(evenly, earlier[:NUM_BEGINNING].double())
     return bool((newest > ceiling).all())
 
 

@@ -51,7 +51,7 @@ from autowu.settings import (
 from autowu.sweep import Sweep, first_fall_step, first_lr
 from autowu.unchanged import unchanged
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -108,9 +108,10 @@ class AutoWU(LRScheduler):
         growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
         sweep: "adaptive" (ours, because a short run has no steps for LRs that do not move the
             loss): 4 times as fast, but at most 2x a step, until a test sees the loss fall; then
-            evenly to `max_lr` at `W`, but at most 1.03x a step. A test is then positive, too, when
-            the loss rests: falls by less than 3 % while the LR grows threefold. "fixed" (paper):
-            evenly from the beginning. Linear growth is always fixed.
+            evenly to `max_lr` at `W`, but at most 1.03x a step (where it has passed the minimum
+            before: back to the LR there, and evenly to `max_lr` at `W`). A test is then positive,
+            too, when the loss rests: falls by less than 3 % while the LR grows threefold. "fixed"
+            (paper): evenly from the beginning. Linear growth is always fixed.
         decay: a curve of `autowu.schedules.DECAYS`. To 0: "cosine", "constant_cosine" (constant,
             then a cosine at the end; both paper), "linear", "polynomial" (power 2),
             "one_minus_sqrt", "wsd_linear" and "wsd_one_minus_sqrt" (constant, then that curve at
@@ -471,6 +472,8 @@ class AutoWU(LRScheduler):
                 f"step() takes the training loss, a float or a 0-d tensor, got the integer {loss}: "
                 "it does not take an epoch; use observe(loss) where step() must have no argument"
             )
+        if self._switch_step is None and self.last_epoch >= self._next_test_step:
+            self._test(self.last_epoch)  # that of the last step was interrupted
         if self._switch_step is None:
             interval = self._interval
             if loss is not None:
@@ -484,7 +487,7 @@ class AutoWU(LRScheduler):
             self._step_count += 1
             self.last_epoch += 1
             self._write_lrs()
-        # Last, so that a test that is interrupted leaves a whole step behind; the next step tests.
+        # Last, so that a test that is interrupted leaves a whole step behind; the next call tests.
         if self._switch_step is None and self.last_epoch >= self._next_test_step:
             self._test(self.last_epoch)
 
@@ -523,6 +526,7 @@ class AutoWU(LRScheduler):
             "last_test_step": self._last_test_step,
             "fall_step": self._sweep.fall_step,
             "slow_lr": self._sweep.slow_lr,
+            "probed_growth": self._sweep.probed_growth,
             "switch_step": self._switch_step,
             "start_lr": self._start_lr,
             "diverged": self._diverged,
@@ -543,37 +547,52 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
-        state_dict = _of_this_version(state_dict)
-        self._check_state(state_dict)
+        state = _of_this_version(state_dict)
+        self._check_state(state)
         try:
-            settings = SchedulerSettings(**state_dict["settings"])
+            settings = SchedulerSettings(**state["settings"])
         except TypeError as error:
             raise ValueError(
                 f"the settings of the state are not those of AutoWU: {error}"
             ) from None
         self._warn_of_other(settings)
+        before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
+        try:
+            self._load(state, settings)
+        except Exception as error:  # whatever a damaged state leads to
+            self.__dict__.update(before)
+            raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
+        self._write_lrs()
+
+    def _load(self, state: dict[str, Any], settings: SchedulerSettings) -> None:
         self._configure(settings)
-        self._first_step = state_dict["first_step"]
-        self._last_test_step = state_dict["last_test_step"]
-        self._sweep = Sweep(settings, state_dict["fall_step"], state_dict["slow_lr"])
-        self._switch_step = state_dict["switch_step"]
-        self._start_lr = state_dict["start_lr"]
-        self._diverged = state_dict["diverged"]
+        self._first_step = state["first_step"]
+        self._last_test_step = state["last_test_step"]
+        fall_step, slow_lr = state["fall_step"], state["slow_lr"]
+        if fall_step is not None and not 0 <= fall_step < self._warmup_steps:
+            raise ValueError(f"fall_step={fall_step} of {self._warmup_steps} steps")
+        if slow_lr is not None and not settings.min_lr <= slow_lr <= settings.max_lr:
+            raise ValueError(f"slow_lr={slow_lr} lies outside of [min_lr, max_lr]")
+        self._sweep = Sweep(settings, fall_step, slow_lr, state["probed_growth"])
+        self._switch_step = state["switch_step"]
+        self._start_lr = state["start_lr"]
+        if (self._switch_step is None) != (self._start_lr is None):
+            raise ValueError(f"switch_step={self._switch_step}, start_lr={self._start_lr}")
+        self._diverged = state["diverged"]
         self._tests = [
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
-            for test in state_dict["tests"]
+            for test in state["tests"]
         ]
-        self._curve.extend(state_dict["losses"])
-        self._interval.load_state_dict(state_dict["interval"])
-        self._gp.load_state_dict(state_dict["gp"])
+        self._curve.extend(state["losses"])
+        self._interval.load_state_dict(state["interval"])
+        self._gp.load_state_dict(state["gp"])
         self._expect_next_test()
 
-        self.last_epoch = state_dict["last_epoch"]
-        self._step_count = state_dict["step_count"]
-        self.base_lrs = [copy_lr(lr) for lr in state_dict["base_lrs"]]
-        self._reference_lr = state_dict["reference_lr"]
+        self.last_epoch = state["last_epoch"]
+        self._step_count = state["step_count"]
+        self.base_lrs = [copy_lr(lr) for lr in state["base_lrs"]]
+        self._reference_lr = state["reference_lr"]
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
-        self._write_lrs()
 
     def _configure(self, settings: SchedulerSettings) -> None:
         """What follows from the settings alone, with nothing observed."""
@@ -616,8 +635,9 @@ class AutoWU(LRScheduler):
 
     def _expect_next_test(self) -> None:
         if self._switch_step is None:
+            sweep = self._sweep
             self._next_test_step = next_test_point(
-                self._last_test_step, self._settings, is_fast=self._sweep.is_fast
+                self._last_test_step, self._settings, is_fast=sweep.is_fast, growth=sweep.growth
             )
             # One slot more: a micro-batch of the step after the test may come before it.
             self._interval.reserve(self._next_test_step - self._last_test_step + 1)
@@ -728,7 +748,15 @@ class AutoWU(LRScheduler):
         return self._sweep.lr(self._warmup_steps - 1)
 
     def sweep_step(self, lr: float) -> float:
-        """The step of the sweep, a real number, at which it has the learning rate `lr`."""
+        """The step of the sweep, a real number, at which it has the learning rate `lr`.
+
+        Below 0 for an LR below its first.
+
+        Raises:
+            ValueError: an LR that is not positive.
+        """
+        if not lr > 0:
+            raise ValueError(f"sweep_step takes an LR above 0, got {lr}")
         return self._sweep.step_of(lr)
 
     def _rank(self) -> int:
@@ -819,21 +847,20 @@ class AutoWU(LRScheduler):
 
 
 def _of_this_version(state: Any) -> Any:
-    """A state of an earlier version: 1 knows fixed sweeps alone, 2 goes on by 3 % after a probe."""
-    if not isinstance(state, dict) or "settings" not in state:
+    """A state of an earlier version as one of this: it goes on as it would have gone on then.
+
+    Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
+    by 2 % in 3.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
-    if state.get("version") == 1:
+    version = state.get("version")
+    if version == 1:
         settings = {"sweep": "fixed"} | state["settings"]
-        state = state | {"version": 2, "settings": settings, "fall_step": 0, "slow_lr": None}
-    if state.get("version") != 2:
+        state = state | {"settings": settings, "fall_step": 0, "slow_lr": None}
+    if version not in (1, 2, 3):
         return state
-    is_probed = state.get("fall_step") == 0 and state.get("slow_lr") is not None
-    if is_probed and state.get("switch_step") is None:
-        raise ValueError(
-            "a state of version 2, in a warmup after a probe: its sweep grew by 3 % a step, and "
-            "would grow by 2 % now; go on with the autowu that saved it, or begin anew"
-        )
-    return state | {"version": STATE_VERSION}
+    return state | {"version": STATE_VERSION, "probed_growth": 1.02 if version == 3 else 1.03}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

@@ -11,8 +11,9 @@ that the loss has begun to fall, and slowly from there:
 `l` is the LR that the fast piece has at `s`. `S = W - s` takes it to `max_lr` at `W`, the longest
 possible warmup, unless that were more than 3 % a step. Where the fast piece passes the minimum
 before a fall is seen, the slow one begins at `s` too, from the LR at the minimum to `max_lr` at
-`W`. `s = 0` with `S = W` and `l = min_lr` is the fixed sweep, eq. (1) of arXiv:2107.05855. Both
-pieces are the same pure curve, so every LR is a closed form of the step, `s` and `l`.
+`W`, at more than 3 % a step where little of `W` is left. `s = 0` with `S = W` and `l = min_lr` is
+the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same pure curve, so every LR is a
+closed form of the step, `s` and `l`.
 
 Where a probe (`probe.py`) has found before the first step that the loss falls at an LR `p`, there
 is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %, but so short that the LR
@@ -63,13 +64,20 @@ class Sweep:
         slow_lr: where the slow piece begins: with `fall_step` 0 the LR of the first step, or else
             one below that which the fast piece reached, which was too much. None: where the fast
             one ends; with `fall_step` 0 the sweep is fixed.
+        probed_growth: most that the LR grows in a step after a probe; None: as it does today. For
+            sweeps that an earlier version began.
     """
 
     def __init__(
-        self, settings: SchedulerSettings, fall_step: int | None, slow_lr: float | None = None
+        self,
+        settings: SchedulerSettings,
+        fall_step: int | None,
+        slow_lr: float | None = None,
+        probed_growth: float | None = None,
     ) -> None:
         self.fall_step = fall_step
         self.slow_lr = slow_lr
+        self.probed_growth: float | None = None
         self._max_lr = settings.max_lr
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
@@ -78,7 +86,8 @@ class Sweep:
         first = Piece(0, longest, settings.min_lr)
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)
-            slowest = min(span / math.log(PROBED_GROWTH), longest * span / math.log(MIN_REACH))
+            self.probed_growth = PROBED_GROWTH if probed_growth is None else probed_growth
+            slowest = min(span / math.log(self.probed_growth), longest * span / math.log(MIN_REACH))
             first = Piece(0, max(longest, slowest), slow_lr)
         elif fall_step != 0:
             first = first._replace(length=fast_steps(settings))
@@ -96,13 +105,19 @@ class Sweep:
         """Whether it waits for the loss to fall."""
         return self.fall_step is None
 
+    @property
+    def growth(self) -> float:
+        """What the log of the LR grows by in a step from now on; of an exponential sweep."""
+        _, length, start_lr = self._pieces[-1]
+        return math.log(self._max_lr / start_lr) / length if start_lr < self._max_lr else 0.0
+
     def lr(self, step: float) -> float:
         """The learning rate after `step` steps, a real number; at most `max_lr`."""
         piece = self._pieces[-1]
         return self._lr_of(piece if step >= piece.begin else self._pieces[0], step)
 
     def step_of(self, lr: float) -> float:
-        """The step, a real number, at which it has the learning rate `lr`."""
+        """The step, a real number, at which it has the learning rate `lr`; below 0 for less."""
         begin, length, start_lr = next(
             (piece for piece in reversed(self._pieces) if piece.start_lr <= lr), self._pieces[0]
         )
@@ -120,8 +135,10 @@ class Sweep:
         # A divergence hides the newest losses, and `step` may lie before the fall.
         if self._is_fixed or self.fall_step is None or step < self.fall_step:
             return None
-        lr = self.lr(step) / PLATEAU_GROWTH
-        return self.step_of(lr) if lr >= self._pieces[-1].start_lr else None
+        lr, first = self.lr(step) / PLATEAU_GROWTH, self._pieces[-1].start_lr
+        if lr < first * (1.0 - 1e-9):  # where it grows by just that factor in `W` steps, it is one
+            return None
+        return self.step_of(max(lr, first))
 
     def _lr_of(self, piece: Piece, step: float) -> float:
         return self._curve(step - piece.begin, piece.length, piece.start_lr, self._max_lr)

@@ -12,6 +12,7 @@ from torch.optim import SGD, Adam
 
 import autowu.scheduler
 from autowu import AutoWU
+from tests.helpers import assert_same_state
 
 
 def build(**settings: Any) -> AutoWU:
@@ -57,11 +58,36 @@ def test_an_interrupted_test_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(scheduler.losses) == stopped
     assert scheduler.get_last_lr() == [scheduler.lr_at(stopped)]
     go_on(scheduler, 200)
-    assert scheduler.tests[0].step == stopped + 1
+    assert scheduler.tests[0].step == stopped
     assert scheduler.losses.tolist() == pytest.approx(
         [loss_of(t) for t in range(len(scheduler.losses))]
     )
     assert scheduler.start_lr == pytest.approx(1e-2, rel=0.2)
+
+
+@pytest.mark.parametrize("where", ["weigh_evidence", "synchronize"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_test_interrupted_at_the_longest_warmup_is_made_up_for(
+    where: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often; the curve has no room for a loss after it, and the interval for one."""
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    whole, stopped = build(max_warmup_fraction=0.05), build(max_warmup_fraction=0.05)
+    for scheduler in (whole, stopped):
+        go_on(scheduler, scheduler.warmup_steps - 1)
+    go_on(whole, 40)
+    with monkeypatch.context() as patch:
+        target = autowu.scheduler if where == "weigh_evidence" else stopped
+        patch.setattr(target, where, interrupted)
+        for _ in range(times):
+            with pytest.raises(KeyboardInterrupt):
+                go_on(stopped, 40)
+    assert stopped.last_epoch == stopped.warmup_steps and stopped.switch_step is None
+    go_on(stopped, 40)
+    assert_same_state(whole.state_dict(), stopped.state_dict())
 
 
 def test_a_group_added_under_a_tensor_lr_keeps_the_optimizers_default() -> None:

@@ -179,20 +179,70 @@ def test_a_state_from_before_there_were_adaptive_sweeps_is_one_of_a_fixed_sweep(
     assert_same_state(old.state_dict(), scheduler.state_dict())
 
 
-def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_not_gone_on_with() -> None:
-    """It grew by 3 % a step, and would grow by 2 % from here on."""
-    old = build(120)
+@pytest.mark.parametrize(("version", "growth"), [(2, 1.03), (3, 1.02)])
+def test_a_sweep_that_an_earlier_version_began_after_a_probe_goes_on_as_it_did(
+    version: int, growth: float
+) -> None:
+    old = build(400)
     old.begin_at(1e-3)
-    go_on(old, 20)
-    with pytest.raises(ValueError, match=r"version 2, in a warmup after a probe.*3 % a step"):
-        build(120).load_state_dict(old.state_dict() | {"version": 2})
-    run_through(old)
-    scheduler = build(120)
-    scheduler.load_state_dict(old.state_dict() | {"version": 2})  # its decay
+    go_on(old, 3)
+    state = old.state_dict() | {"version": version}
+    del state["probed_growth"]
+    scheduler = build(400)
+    scheduler.load_state_dict(state)
+    assert scheduler.lr_at(50) == pytest.approx(1e-3 * growth**50, rel=1e-9)
+    go_on(scheduler, 40)
+    again = build(400)
+    again.load_state_dict(scheduler.state_dict())  # saved by this version
+    for each in (scheduler, again):
+        run_through(each)
+    assert_same_state(scheduler.state_dict(), again.state_dict())
+    assert scheduler.lr_at(50) == pytest.approx(1e-3 * growth**50, rel=1e-9)
+
+
+def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
+    old = build(60)
+    while old.fall_step is None:
+        step = old.last_epoch
+        old.optimizer.step()
+        old.step(1e6 if step >= 12 else 2.3 + 0.01 * math.sin(12.9898 * step * step))
+    state = old.state_dict() | {"version": 2}
+    assert state.pop("probed_growth") is None
+    assert state["slow_lr"] is not None and state["fall_step"] > 0
+    scheduler = build(60)
+    scheduler.load_state_dict(state)
     assert_same_state(old.state_dict(), scheduler.state_dict())
-    unprobed = build(120)
-    go_on(unprobed, 20)
-    build(120).load_state_dict(unprobed.state_dict() | {"version": 2})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"slow_lr": 0.0},
+        {"slow_lr": math.nan},
+        {"slow_lr": 5.0},
+        {"slow_lr": "a"},
+        {"fall_step": 99},
+        {"fall_step": -3},
+        {"switch_step": 20},
+        {"tests": [{"a": 1}]},
+        {"losses": torch.zeros(500)},
+        {"interval": {}},
+        {"probed_growth": 1.0, "fall_step": 0, "slow_lr": 1e-3},
+        {"settings": None},
+        {"settings": {"total_steps": 120}},
+    ],
+)
+def test_a_damaged_state_is_one_clear_error_and_changes_nothing(damage: dict[str, Any]) -> None:
+    scheduler, other = build(), build()
+    go_on(scheduler, 25)
+    go_on(other, 9)
+    before = other.state_dict()
+    with pytest.raises(ValueError, match="state"):
+        other.load_state_dict(scheduler.state_dict() | damage)
+    assert_same_state(before, other.state_dict())
+    assert other.get_last_lr() == [other.lr_at(9)]
+    go_on(other, 25)
+    assert_same_state(scheduler.state_dict(), other.state_dict())
 
 
 def test_the_replay_of_a_run_with_an_adaptive_sweep_decides_as_the_run_did() -> None:
@@ -299,6 +349,24 @@ def test_a_plateau_is_asked_for_once_the_lr_has_grown_enough_since_the_fall() ->
     assert Sweep(build(200).settings, 40).plateau_begin(90) is None  # at max_lr since step 40
 
 
+def test_a_plateau_is_asked_for_after_a_probe_too() -> None:
+    sweep = Sweep(build(2_000).settings, 0, 1e-3)
+    first = 1_000 * math.log(3.0) / math.log(1e3)  # steps in which the LR grows threefold
+    assert sweep.plateau_begin(first - 0.1) is None
+    assert sweep.plateau_begin(first + 50.0) == pytest.approx(50.0)
+    for total_steps in range(4, 108):  # it grows threefold by its longest warmup, and no more
+        short = Sweep(build(total_steps).settings, 0, 1e-3)
+        assert short.plateau_begin(total_steps // 2) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_loss_that_rests_ends_a_warmup_after_a_probe() -> None:
+    scheduler = build(1_000)
+    scheduler.begin_at(1e-4)
+    resting(scheduler)
+    assert scheduler.found_minimum
+    assert scheduler.tests[-1].lr == pytest.approx(0.01 * PLATEAU_GROWTH, rel=0.5)
+
+
 def test_linear_growth_and_the_published_procedure_are_fixed() -> None:
     assert first_fall_step(build(growth="linear").settings) == 0
     assert PAPER["sweep"] == "fixed"
@@ -334,6 +402,21 @@ def test_it_never_falls_nor_jumps_and_can_be_inverted(
         for lr in lrs:
             if lr < settings.max_lr:
                 assert sweep.lr(sweep.step_of(lr)) == pytest.approx(lr, rel=1e-9)
+
+
+def test_a_late_set_back_is_tested_as_often_as_its_growth_asks_for() -> None:
+    """The LR grows by a quarter with each step there, as little of the longest warmup is left."""
+    scheduler = build(400)
+    while scheduler.phase is Phase.WARMUP:
+        step = scheduler.last_epoch
+        scheduler.optimizer.step()
+        scheduler.step(1e6 if step >= 150 else 2.3 + 0.05 * math.cos(7.1 * step * step))
+    back = scheduler.fall_step
+    assert back is not None
+    after = [test.step for test in scheduler.tests if test.step >= back]
+    lrs = [scheduler.lr_at(step) for step in after]
+    assert len(after) > 1 and lrs[1] / lrs[0] > 1.2
+    assert after == list(range(back, after[-1] + 1))
 
 
 @pytest.mark.parametrize("steps_per_epoch", [None, 40])
