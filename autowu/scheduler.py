@@ -364,12 +364,17 @@ class AutoWU(LRScheduler):
 
         Raises:
             ValueError: the run has begun, or the sweep is fixed.
-            TypeError: `take_step` returns no loss.
+            TypeError: other arguments, or `take_step` returns no loss.
             RuntimeError: it returns None for ever, or calls the scheduler's `step` or `observe`.
 
         Source:
             ours, `autowu/probe.py`.
         """
+        if not isinstance(model, nn.Module) or not callable(take_step):
+            raise TypeError(
+                "probe takes the model, an nn.Module, and then a function, got "
+                f"{type(model).__name__} and {type(take_step).__name__}"
+            )
         self._check_unbegun("probe")
         lrs = probe_lrs(self._settings.min_lr, self._settings.max_lr)
         device = self._device()
@@ -392,6 +397,12 @@ class AutoWU(LRScheduler):
         finally:
             self._write_lrs()
         fall_lr = lr_of_fall(lrs, losses)
+        if len(set(losses)) == 1 and math.isfinite(losses[0]):
+            warnings.warn(
+                f"all losses of the probe are {losses[0]:g}: its steps changed nothing. Does "
+                "take_step call optimizer.step()?",
+                stacklevel=2,
+            )
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
         else:

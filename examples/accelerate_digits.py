@@ -1,7 +1,7 @@
 """AutoWU in a loop with Accelerate: `step(accelerator, scheduler, loss)` is `scheduler.step()`.
 
     python examples/accelerate_digits.py [RESUME]
-    accelerate launch --cpu --num_processes 2 examples/accelerate_digits.py
+    ACCELERATE_USE_CPU=1 torchrun --nproc-per-node 2 examples/accelerate_digits.py
 
 trains a small network on scikit-learn's handwritten digits for a few seconds, with accumulation.
 RESUME is a folder of `save_state`, `runs/accelerate_digits/epoch3` say. The lines that are there

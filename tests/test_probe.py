@@ -244,6 +244,21 @@ def test_a_step_of_a_probe_that_moves_the_scheduler_is_an_error(call: str) -> No
     assert_same_state(training.state(), before)
 
 
+def test_a_probe_whose_steps_change_nothing_says_so() -> None:
+    model = nn.Linear(2, 1)
+    scheduler = AutoWU(torch.optim.SGD(model.parameters(), lr=1.0), 100)
+    inputs = torch.ones(4, 2)
+    with pytest.warns(UserWarning, match=r"changed nothing. Does take_step call optimizer\.step"):
+        assert scheduler.probe(model, lambda: model(inputs).square().mean()) is None
+
+
+def test_a_probe_with_its_arguments_exchanged_is_refused() -> None:
+    model = nn.Linear(2, 1)
+    scheduler = AutoWU(torch.optim.SGD(model.parameters(), lr=1.0), 100)
+    with pytest.raises(TypeError, match=r"the model, an nn\.Module.*got function and Linear"):
+        scheduler.probe(lambda: 1.0, model)  # type: ignore[arg-type]
+
+
 def test_a_loss_that_never_falls_leaves_the_sweep_at_min_lr() -> None:
     training = Training()
     losses = iter(range(18))
