@@ -72,17 +72,25 @@ def draw_losses(axes: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
 
 
 def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
-    """The GP's mean over the warmup, and the band of two standard deviations around it."""
+    """The GP's mean over the warmup, and the band of two standard deviations around it.
+
+    On a log axis both are cut off at half of the lowest loss of the warmup.
+    """
     losses = scheduler.losses
     try:
         curve = smooth(losses)
     except ValueError:  # there is nothing to smooth
         return
     steps, mean, std = (curve.x * len(losses)).numpy(), curve.mean.numpy(), curve.std.numpy()
+    low, high = mean - 2 * std, mean + 2 * std
+    positive = losses[losses > 0]
+    if axes.get_yscale() == "log" and len(positive):  # what reaches 0 would fall out of the panel
+        floor = 0.5 * float(positive.min())
+        mean, low, high = (np.maximum(each, floor) for each in (mean, low, high))
     axes.plot(steps, mean, color=STRONG, linewidth=1.4, label="GP mean, ±2 sd")
     # The band lies under the points and its edges over them, so that neither hides the other.
-    axes.fill_between(steps, mean - 2 * std, mean + 2 * std, color=BAND, linewidth=0, zorder=1)
-    for edge in (mean - 2 * std, mean + 2 * std):
+    axes.fill_between(steps, low, high, color=BAND, linewidth=0, zorder=1)
+    for edge in (low, high):
         axes.plot(steps, edge, color="0.3", linewidth=0.6)
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from autowu import AutoWU, replay
 from autowu.__main__ import main
+from autowu.loss_gp import smooth
 from autowu.plotting import plot_run, plot_scheduler
 from autowu.plotting_panels import loss_limits, needs_log_scale
 
@@ -273,6 +274,25 @@ def test_the_range_of_losses_keeps_the_beginning_and_cuts_the_explosion() -> Non
     exploding = np.concatenate([falling, 10.0 ** np.arange(1, 9)])
     low, high = loss_limits(exploding)
     assert low == 1.0 and 2.0 <= high < 3.0
+
+
+def test_a_band_that_reaches_below_0_stays_in_a_log_panel(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    random = np.random.default_rng(0)
+    losses = 10.0 ** (
+        np.linspace(1.0, -4.0, TOTAL_STEPS) + 0.2 * random.standard_normal(TOTAL_STEPS)
+    )
+    scheduler = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH)
+    curve = smooth(scheduler.losses)
+    assert (curve.mean - 2 * curve.std).min() < 0
+    plot_scheduler(scheduler, tmp_path / "run.png", losses=losses)
+    axes = figures[0].axes[0]
+    assert axes.get_yscale() == "log"
+    drawn = [np.asarray(each.get_ydata(), float) for each in axes.lines]
+    floor = min(each.min() for each in drawn if len(each) == 500)
+    assert floor == pytest.approx(0.5 * scheduler.losses.min().item())
+    assert floor > axes.get_ylim()[0]
 
 
 def test_a_log_scale_is_for_losses_over_many_decades() -> None:
