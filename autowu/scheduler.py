@@ -123,7 +123,8 @@ class AutoWU(LRScheduler):
         patience: positive tests in a row that end the warmup; 3 (paper).
         confidence: what the probability that the loss has stopped falling must exceed; 0.95
             (paper).
-        num_tests: random subsets of the losses that vote in one test; 5 (paper).
+        num_tests: random subsets of the losses that vote in one test; 5 (paper). All are the same,
+            and vote alike, up to `num_posterior_samples` losses.
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
             grows by at most 1.2x between tests, and at epoch ends; "epoch" (paper); or steps.
         fit: "mle" (ours, because it is exact, and the same for losses of any scale): maximum
