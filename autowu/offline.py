@@ -1,12 +1,39 @@
 """The scheduler over a recorded loss curve: no model, no training."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autowu.scheduler import AutoWU
+from autowu.scheduler import AutoWU, Phase
+from autowu.sweep import first_fall_step
+
+LR_TOLERANCE = 1e-3  # ours, relative: a log rounds its LRs
+
+
+class OtherSweepError(ValueError):
+    """The recorded LRs are not those of the sweep that the replay has.
+
+    Attributes:
+        difference: the first step that differs, and both LRs.
+        fitting: keywords of `replay` whose sweep begins as recorded; empty: none are known.
+    """
+
+    def __init__(self, difference: str, fitting: dict[str, Any]) -> None:
+        keywords = [f"{name}={value!r}" for name, value in fitting.items()]
+        super().__init__(f"{difference}; {advice(', '.join(keywords))}")
+        self.difference = difference
+        self.fitting = fitting
+
+
+def advice(settings: str) -> str:
+    """What would be right in place of another sweep; `settings` as the user writes them."""
+    if settings:
+        return f"it begins as recorded with {settings}"
+    return "the settings have to be those of the run that was recorded"
 
 
 def replay(
@@ -14,6 +41,7 @@ def replay(
     total_steps: int,
     steps_per_epoch: int | None = None,
     *,
+    lrs: Iterable[float] | Tensor | None = None,
     first_lr: float | None = None,
     **settings: Any,
 ) -> AutoWU:
@@ -29,16 +57,19 @@ def replay(
             the scheduler is left where they end.
         total_steps: optimizer steps of the run.
         steps_per_epoch: optimizer steps of an epoch.
+        lrs: (n,), the LRs of these steps. In the warmup, up to the end that is found, each must
+            be that of the sweep to 0.1 %. None: they are taken to be.
         first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
-            there was no probe.
+            there was no probe, or `sweep="adaptive"` and it is the first of `lrs`.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
 
     Returns:
         The scheduler, with `phase`, `switch_step`, `start_lr`, `tests`, `losses`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; a loss that is no
-            number; `first_lr` with a fixed sweep.
+        TypeError, ValueError: a setting of the wrong type or out of range; a loss or an LR that
+            is no number; `first_lr` with a fixed sweep; not as many LRs as losses.
+        OtherSweepError: a ValueError: an LR of the warmup is not that of the sweep.
 
     >>> import math
     >>> curve = [2.0 + abs(math.log10(10 ** (-5 + t / 40)) + 2) for t in range(200)]
@@ -46,20 +77,82 @@ def replay(
     >>> scheduler.switch_step, round(scheduler.start_lr, 3)
     (132, 0.01)
     """
-    values = losses.detach().cpu().flatten().tolist() if isinstance(losses, Tensor) else losses
-    parameter = torch.zeros(1, requires_grad=True, device="cpu")
-    optimizer = torch.optim.SGD([parameter], lr=1.0)
-    sweep = {"sweep": "fixed" if first_lr is None else "adaptive"}
-    scheduler = AutoWU(optimizer, total_steps, steps_per_epoch, **(sweep | settings))
-    if first_lr is not None:
-        scheduler.begin_at(first_lr)
-    optimizer.step()
-    for index, loss in enumerate(values):
-        if index >= total_steps:
-            break
-        try:
-            number = float(loss)
-        except (TypeError, ValueError, OverflowError):
-            raise TypeError(f"losses[{index}] must be a number, got {loss!r}") from None
+    settings = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch} | settings
+    scheduler = _begun(first_lr, settings)
+    numbers: Iterable[float] = _numbers("losses", losses, scheduler)
+    recorded: list[float] | None = None
+    if lrs is not None:
+        numbers, recorded = list(numbers), list(_numbers("lrs", lrs, scheduler))
+        if len(recorded) != len(numbers):
+            raise ValueError(f"got {len(recorded)} learning rates for {len(numbers)} losses")
+        if first_lr is None and recorded and _has_probed(recorded[0], scheduler):
+            scheduler.begin_at(recorded[0])
+    scheduler.optimizer.step()
+    for step, number in enumerate(numbers):
+        if recorded is not None and scheduler.phase is Phase.WARMUP:
+            _check_lr(step, recorded, scheduler, settings)
         scheduler.step(number)
     return scheduler
+
+
+def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
+    """A scheduler before its first step, on an optimizer of nothing."""
+    parameter = torch.zeros(1, requires_grad=True, device="cpu")
+    sweep = {"sweep": "fixed" if first_lr is None else "adaptive"}
+    scheduler = AutoWU(torch.optim.SGD([parameter], lr=1.0), **(sweep | settings))
+    if first_lr is not None:
+        scheduler.begin_at(first_lr)
+    return scheduler
+
+
+def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:
+    """The values of the run, as floats."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().flatten().tolist()
+    for index, value in enumerate(islice(values, scheduler.settings.total_steps)):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise TypeError(f"{name}[{index}] must be a number, got {value!r}") from None
+        yield number
+
+
+def _has_probed(lr: float, scheduler: AutoWU) -> bool:
+    """Whether an adaptive sweep can have begun at this LR by a probe alone."""
+    settings = scheduler.settings
+    is_above = settings.min_lr * (1.0 + LR_TOLERANCE) < lr < settings.max_lr
+    return is_above and first_fall_step(settings) is None
+
+
+def _check_lr(
+    step: int, recorded: Sequence[float], scheduler: AutoWU, settings: dict[str, Any]
+) -> None:
+    (lr,) = scheduler.get_last_lr()
+    if not math.isclose(recorded[step], lr, rel_tol=LR_TOLERANCE):
+        raise OtherSweepError(
+            f"step {step} was recorded at LR {recorded[step]:.6g}, and the sweep of this replay"
+            f" has {lr:.6g} there",
+            _fitting(recorded[: max(2, step + 1)], settings),
+        )
+
+
+def _fitting(recorded: Sequence[float], settings: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `replay` whose sweep, as long as no test changes it, has these LRs."""
+    first = float(f"{recorded[0]:.6g}")
+    candidates: list[dict[str, Any]] = [
+        {"sweep": "fixed"},
+        {"sweep": "adaptive"},
+        {"sweep": "adaptive", "first_lr": first},
+        {"sweep": "fixed", "min_lr": first},
+        {"sweep": "adaptive", "min_lr": first},
+    ]
+    for keywords in candidates:
+        changed = settings | keywords
+        try:
+            sweep = _begun(changed.pop("first_lr", None), changed)
+        except ValueError:  # no sweep begins there
+            continue
+        pairs = ((sweep.lr_at(step), lr) for step, lr in enumerate(recorded))
+        if all(math.isclose(lr, own, rel_tol=LR_TOLERANCE) for own, lr in pairs):
+            return keywords
+    return {}

@@ -9,6 +9,7 @@ import torch
 from torch.optim import SGD
 
 from autowu import AutoWU, Phase, replay
+from autowu.offline import OtherSweepError
 from autowu.settings import PAPER
 from tests.helpers import assert_same_state
 
@@ -101,3 +102,90 @@ def test_settings_are_those_of_autowu() -> None:
         replay([], 100, patience=0)
     with pytest.raises(TypeError, match="patiense"):
         replay([], 100, patiense=3)
+
+
+def recorded(num_steps: int = TOTAL_STEPS, **settings: Any) -> list[float]:
+    """The LR of each step of a run on LOSSES."""
+    run = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    return [run.lr_at(step) for step in range(num_steps)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        PAPER,
+        {"growth": "linear"},
+        {"sweep": "adaptive"},
+        {"first_lr": 1e-3},
+        {"first_lr": 1e-5},  # a probe can find that the loss falls at min_lr
+        {"min_lr": 1e-3, "max_lr": 3.0},
+    ],
+)
+def test_the_lrs_of_a_run_change_nothing_in_its_replay(settings: dict[str, Any]) -> None:
+    plain = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    lrs = [float(f"{lr:.4g}") for lr in recorded(**settings)]
+    checked = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **settings)
+    assert plain.switch_step is not None and plain.switch_step < TOTAL_STEPS
+    assert_same_state(checked.state_dict(), plain.state_dict())
+
+
+def test_lrs_after_the_warmup_are_not_compared() -> None:
+    switch_step = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH).switch_step
+    assert switch_step is not None
+    lrs = recorded()
+    lrs[switch_step:] = [math.nan] * (TOTAL_STEPS - switch_step)
+    assert replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs).switch_step == switch_step
+    lrs[switch_step - 1] *= 1.002
+    with pytest.raises(OtherSweepError, match=f"^step {switch_step - 1} was recorded at LR "):
+        replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs)
+
+
+@pytest.mark.parametrize(
+    ("of_run", "of_replay", "fitting"),
+    [
+        ({"first_lr": 1e-3}, {}, {"sweep": "adaptive", "first_lr": 1e-3}),
+        ({"first_lr": 1e-3}, {"first_lr": 2e-3}, {"sweep": "adaptive", "first_lr": 1e-3}),
+        ({"first_lr": 1e-5}, {"sweep": "adaptive"}, {"sweep": "adaptive", "first_lr": 1e-5}),
+        ({"sweep": "adaptive"}, {}, {"sweep": "adaptive"}),
+        ({}, {"sweep": "adaptive"}, {"sweep": "fixed"}),
+        ({"min_lr": 1e-6}, {}, {"sweep": "fixed", "min_lr": 1e-6}),
+        ({"min_lr": 1e-4}, {"sweep": "adaptive"}, {"sweep": "fixed", "min_lr": 1e-4}),
+        ({"min_lr": 1e-4, "sweep": "adaptive"}, {}, {"sweep": "adaptive", "min_lr": 1e-4}),
+        ({"growth": "linear"}, {}, {}),
+        ({"max_warmup_fraction": 0.25}, {}, {}),
+    ],
+)
+def test_lrs_of_another_sweep_are_an_error_that_names_the_keywords_that_fit(
+    of_run: dict[str, Any], of_replay: dict[str, Any], fitting: dict[str, Any]
+) -> None:
+    lrs = recorded(**of_run)
+    with pytest.raises(OtherSweepError, match=r"^step [01] was recorded at LR ") as error:
+        replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **of_replay)
+    assert error.value.fitting == fitting
+    for name, value in fitting.items():
+        assert f"{name}={value!r}" in str(error.value)
+    if fitting:
+        replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **fitting)
+
+
+def test_a_warmup_that_ended_before_that_of_the_replay_is_an_error_at_its_end() -> None:
+    impatient = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, patience=1)
+    lrs = recorded(patience=1)
+    message = rf"^step {impatient.switch_step} .* the settings have to be those of the run"
+    with pytest.raises(OtherSweepError, match=message):
+        replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs)
+
+
+@pytest.mark.parametrize("sweep", ["fixed", "adaptive"])
+def test_a_constant_lr_is_no_sweep(sweep: Any) -> None:
+    with pytest.raises(OtherSweepError) as error:
+        replay(LOSSES, TOTAL_STEPS, lrs=[0.1] * TOTAL_STEPS, sweep=sweep)
+    assert error.value.fitting == {}
+
+
+def test_lrs_that_are_too_few_or_no_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match="got 2 learning rates for 3 losses"):
+        replay([1.0, 2.0, 3.0], TOTAL_STEPS, lrs=[1e-5, 2e-5])
+    with pytest.raises(TypeError, match=r"lrs\[1\] must be a number, got 'high'"):
+        replay([1.0, 2.0], TOTAL_STEPS, lrs=[1e-5, "high"])  # type: ignore[list-item]
