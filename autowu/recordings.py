@@ -28,14 +28,17 @@ class RecordedRun(NamedTuple):
     scheduler: "AutoWU | None"  # None: the run had another schedule
 
 
-def read_losses(path: str | Path, column: str = "loss") -> list[float]:
-    """Read a recorded loss curve, one loss for each optimizer step.
+def read_losses(path: str | Path, column: str = "loss") -> tuple[list[float], list[float] | None]:
+    """Read a recorded loss curve, one loss for each optimizer step, and the LRs if they are there.
 
     Args:
         path: CSV with a header (`,`, `;` or tabs), one number a line, or JSON Lines; the content
             tells which. "-" is the standard input. Blank lines are skipped; `nan` and `inf`, and
             `null` in JSON, are losses too.
-        column: the CSV column, or the JSON key, that holds the loss.
+        column: the CSV column, or the JSON key, that holds the loss; that of the LR is `lr`.
+
+    Returns:
+        Losses (n,) and the learning rates (n,) of their steps; None in a file without `lr`.
 
     Raises:
         OSError: the file cannot be read.
@@ -50,15 +53,16 @@ def read_losses(path: str | Path, column: str = "loss") -> list[float]:
     if first is None:
         raise ValueError(f"{name}: empty, expected a loss a line")
     if first.startswith("{"):
-        cells = _json_cells(lines, column, name)
+        rows = _json_rows(lines, column, name)
     elif _is_number(first):
-        cells = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+        rows = ((number, [line]) for number, line in enumerate(lines, 1) if line.strip())
     else:
-        cells = _csv_cells(lines, column, name)
-    losses = [_to_loss(cell, f"{name}, line {number}") for number, cell in cells]
-    if not losses:
+        rows = _csv_rows(lines, column, name)
+    table = [[_to_number(cell, f"{name}, line {number}") for cell in row] for number, row in rows]
+    if not table:
         raise ValueError(f"{name}: a header and no losses")
-    return losses
+    losses, *others = (list(numbers) for numbers in zip(*table, strict=True))
+    return losses, others[0] if others else None
 
 
 def read_run(run_dir: str | Path) -> RecordedRun:
@@ -95,7 +99,7 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _to_loss(cell: Any, place: str) -> float:
+def _to_number(cell: Any, place: str) -> float:
     try:
         if isinstance(cell, bool):
             raise ValueError
@@ -104,7 +108,12 @@ def _to_loss(cell: Any, place: str) -> float:
         raise ValueError(f"{place}: {cell!r} is not a number") from None
 
 
-def _csv_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, str]]:
+def _wanted(column: str, columns: Any) -> list[str]:
+    """The columns to read: that of the losses and, where there is one, that of the LRs."""
+    return [column, "lr"] if "lr" in columns and column != "lr" else [column]
+
+
+def _csv_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, list[str]]]:
     header = next(line for line in lines if line.strip())
     rows = csv.reader(lines, delimiter=max(",;\t", key=header.count), skipinitialspace=True)
     columns: list[str] | None = None
@@ -116,14 +125,15 @@ def _csv_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[i
                 columns = [cell.strip() for cell in row]
                 if column not in columns:
                     raise ValueError(f"{name}: no column {column!r}, found {_listed(columns)}")
-                index = columns.index(column)
+                indices = [columns.index(wanted) for wanted in _wanted(column, columns)]
             else:
-                yield rows.line_num, row[index] if index < len(row) else ""
+                yield rows.line_num, [row[index] if index < len(row) else "" for index in indices]
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num}: {error}") from None
 
 
-def _json_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, Any]]:
+def _json_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, list[Any]]]:
+    wanted: list[str] = []  # the first entry tells
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -131,11 +141,15 @@ def _json_cells(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[
             entry = json.loads(line)
         except ValueError:
             raise ValueError(f"{name}, line {number}: not JSON") from None
-        if not isinstance(entry, dict) or column not in entry:
-            found = _listed(entry) if isinstance(entry, dict) else type(entry).__name__
+        if not isinstance(entry, dict):
+            found = type(entry).__name__
             raise ValueError(f"{name}, line {number}: no key {column!r}, found {found}")
+        wanted = wanted or _wanted(column, entry)
+        for key in wanted:
+            if key not in entry:
+                raise ValueError(f"{name}, line {number}: no key {key!r}, found {_listed(entry)}")
         # JSON has no NaN: null stands for it.
-        yield number, "nan" if entry[column] is None else entry[column]
+        yield number, ["nan" if entry[key] is None else entry[key] for key in wanted]
 
 
 def _listed(names: Any, most: int = 12) -> str:

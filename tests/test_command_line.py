@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autowu import __version__, replay
+from autowu import AutoWU, __version__, replay
 from autowu.__main__ import main
 from autowu.settings import PAPER
 
@@ -22,8 +22,11 @@ U = np.arange(TOTAL_STEPS) / TOTAL_STEPS
 LOSSES = (np.abs(U - 0.25) + 0.02 * np.random.default_rng(0).standard_normal(TOTAL_STEPS)).tolist()
 
 
-def as_csv(losses: list[float]) -> str:
-    rows = [f"{step},{0.1 * step},{loss!r}" for step, loss in enumerate(losses)]
+def as_csv(losses: list[float], lrs: list[float] | None = None) -> str:
+    lrs = lrs or [min(1.0, 1e-5 * 1e5 ** (step / 40)) for step in range(len(losses))]
+    rows = [
+        f"{step},{lr},{loss!r}" for step, (lr, loss) in enumerate(zip(lrs, losses, strict=True))
+    ]
     return "\n".join(["step,lr,loss", *rows]) + "\n"
 
 
@@ -31,8 +34,10 @@ def as_lines(losses: list[float]) -> str:
     return "".join(f"{loss!r}\n" for loss in losses)
 
 
-def as_jsonl(losses: list[float]) -> str:
+def as_jsonl(losses: list[float], lrs: list[float] | None = None) -> str:
     entries = [{"step": 1, "loss": None if math.isnan(loss) else loss} for loss in losses]
+    if lrs:
+        entries = [entry | {"lr": lr} for entry, lr in zip(entries, lrs, strict=True)]
     return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
@@ -119,7 +124,7 @@ def test_every_setting_reaches_the_scheduler(
 
     received: dict[str, Any] = {}
 
-    def spy(losses: list[float], **settings: Any) -> Any:
+    def spy(losses: list[float], lrs: None, **settings: Any) -> Any:
         received.update(settings)
         return replay(losses, **settings)
 
@@ -162,6 +167,54 @@ def test_the_text_lists_the_tests_and_ends_with_the_verdict(
     assert sum(" yes " in line for line in tests) == sum(t.positive for t in expected.tests)
     assert verdict.startswith(f"the warmup ends after step {expected.switch_step} of 80")
     assert f"LR {expected.start_lr:.4g}" in verdict
+
+
+def test_equal_probabilities_are_one_number_and_others_are_all_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_lines(LOSSES))
+    for options, num_shown in (([], {1}), (["--num-posterior-samples", "8"], {1, 5})):
+        assert main(["replay", file, *RUN, *options]) == 0
+        _, *tests, _ = capsys.readouterr().out.splitlines()
+        shown = [line.split("  yes ")[0].split("  no ")[0].split()[3:] for line in tests]
+        assert {len(probabilities) for probabilities in shown} == num_shown
+
+
+@pytest.fixture(scope="module")
+def probed() -> AutoWU:
+    """A run whose sweep a probe let begin at 1e-3."""
+    return replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, first_lr=1e-3)
+
+
+def lrs_of(scheduler: AutoWU) -> list[float]:
+    """What steps.csv shows in its column `lr`."""
+    return [scheduler.lr_at(step) for step in range(TOTAL_STEPS)]
+
+
+def test_steps_of_a_run_that_probed_are_not_taken_for_a_fixed_sweep(
+    probed: AutoWU, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fmt in (as_csv, as_jsonl):
+        file = write(tmp_path, fmt(LOSSES, lrs_of(probed)))
+        error = error_of(["replay", file, *RUN], capsys)
+        assert "step 0 was recorded at LR 0.001, and the sweep of this replay has 1e-05" in error
+        flags = error.rpartition("it begins as recorded with ")[2].split()
+        assert flags == ["--sweep", "adaptive", "--first-lr", "0.001"]
+        assert replayed(file, capsys, *flags)["switch_step"] == probed.switch_step
+
+
+def test_the_first_lr_of_an_adaptive_sweep_is_taken_from_the_file_and_said(
+    probed: AutoWU, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_csv(LOSSES, lrs_of(probed)))
+    found = replayed(file, capsys, "--sweep", "adaptive")
+    assert found["first_lr"] == 1e-3
+    assert (found["switch_step"], found["start_lr"]) == (probed.switch_step, probed.start_lr)
+    said = "the sweep begins at LR 0.001, the first of the column lr"
+    assert main(["replay", file, *RUN, "--sweep", "adaptive"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == said
+    assert main(["replay", file, *RUN, "--sweep", "adaptive", "--first-lr", "0.001"]) == 0
+    assert said not in capsys.readouterr().out
 
 
 def test_a_curve_that_stops_in_the_warmup_says_so(
@@ -224,6 +277,8 @@ def test_plot_is_written_and_named(
         ('{"loss": 1}\n[1]\n', "line 2: no key 'loss', found list"),
         ('{"loss": true}\n', "line 1: True is not a number"),
         ('{"loss": "high"}\n', "line 1: 'high' is not a number"),
+        ('{"loss": 1, "lr": 1e-5}\n{"loss": 1}\n', "line 2: no key 'lr', found 'loss'"),
+        ("loss,lr\n1,1e-5\n1,\n", "line 3: '' is not a number"),
     ],
 )
 def test_a_bad_file_is_one_line_that_names_the_place(

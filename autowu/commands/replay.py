@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Run AutoWU over a recorded loss curve: when, and at which learning rate, the warmup would have
-ended. The losses should come from a learning rate that grew as AutoWU's sweep does."""
+ended. The losses should come from a learning rate that grew as AutoWU's sweep does; where the
+file has a column lr too, as steps.csv of train.py, this is checked."""
 FILE_HELP = "CSV with a loss column, one number a line, or JSON Lines; - is the standard input"
+FIRST_LR_HELP = "of that run, if it probed (with --sweep adaptive: the first of a column lr)"
 DECAY_HELP = f"after the warmup (cosine): {', '.join(get_args(Decay))}"
 
 
@@ -45,12 +47,15 @@ def run(options: argparse.Namespace) -> None:
     plot, as_json, paper = settings.pop("plot"), settings.pop("json"), settings.pop("paper")
     if paper and settings["steps_per_epoch"] is None:
         raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
-    losses = read_losses(file, column)
+    losses, lrs = read_losses(file, column)
 
-    from autowu.offline import replay
+    from autowu.offline import OtherSweepError, advice, replay
     from autowu.settings import PAPER
 
-    scheduler = replay(losses, **((PAPER if paper else {}) | settings))
+    try:
+        scheduler = replay(losses, lrs=lrs, **((PAPER if paper else {}) | settings))
+    except OtherSweepError as error:
+        raise ValueError(f"{error.difference}; {advice(_flags(error.fitting))}") from None
     if plot:
         from autowu.plotting import plot_scheduler
 
@@ -58,6 +63,8 @@ def run(options: argparse.Namespace) -> None:
     if as_json:
         print(json.dumps(to_dict(scheduler, len(losses), plot), indent=2, allow_nan=False))
         return
+    if "first_lr" not in settings and scheduler.lr_at(0) > scheduler.settings.min_lr:
+        print(f"the sweep begins at LR {scheduler.lr_at(0):.6g}, the first of the column lr")
     print(to_text(scheduler, len(losses)))
     if plot:
         print(f"plot {plot}")
@@ -70,6 +77,7 @@ def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> d
         "num_losses": num_losses,
         "total_steps": settings.total_steps,
         "steps_per_epoch": settings.steps_per_epoch,
+        "first_lr": scheduler.lr_at(0),
         "phase": scheduler.phase.name.lower(),
         "switch_step": scheduler.switch_step,
         "switch_epoch": _epoch(scheduler.switch_step, settings.steps_per_epoch),
@@ -123,12 +131,18 @@ def _test_lines(scheduler: "AutoWU") -> list[str]:
     ]
     for test in scheduler.tests:
         epoch = f"{test.step / per_epoch:.2f}" if per_epoch else "-"
-        probabilities = " ".join(f"{p:.3f}" for p in test.probabilities)
+        are_equal = len(set(test.probabilities)) == 1  # of one subset, that of all losses
+        shown = test.probabilities[:1] if are_equal else test.probabilities
+        probabilities = " ".join(f"{p:.3f}" for p in shown)
         lines.append(
             f"{test.step:>9}  {epoch:>7}  {test.lr:>9.3g}  {probabilities:<{width}}  "
             f"{'yes' if test.positive else 'no':<8}  {test.lr_at_minimum:.3g}"
         )
     return lines
+
+
+def _flags(settings: dict[str, Any]) -> str:
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 def _epoch(step: int | None, steps_per_epoch: int | None) -> float | None:
@@ -152,7 +166,7 @@ def _add_settings(group: Any) -> None:
     add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
     add("--growth", choices=("exponential", "linear"), help="of the sweep (exponential)")
     add("--sweep", choices=("adaptive", "fixed"), help="of the run that was recorded (fixed)")
-    add("--first-lr", type=float, metavar="LR", help="of the run that was recorded, if it probed")
+    add("--first-lr", type=float, metavar="LR", help=FIRST_LR_HELP)
     add("--decay", choices=get_args(Decay), metavar="NAME", help=DECAY_HELP)
     add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine and wsd_* (0.2)")
     add("--patience", type=int, metavar="N", help="positive tests in a row that end it (3)")
