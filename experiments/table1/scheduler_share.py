@@ -41,7 +41,10 @@ def scheduler_row(run: Path) -> Row | None:
     row = run_row(run)
     keywords = inspect.signature(AutoWU).parameters
     settings = {name: value for name, value in schedule.items() if name in keywords}
-    losses = [float(step["loss"]) for step in read_rows(run / "steps.csv")]
+    steps = read_rows(run / "steps.csv")
+    losses, first_lr = [float(step["loss"]) for step in steps], float(steps[0]["lr"])
+    if settings["sweep"] == "adaptive" and first_lr > settings["min_lr"]:  # after a probe
+        settings["first_lr"] = first_lr
     times = []
     for _ in range(2):  # the first one also warms up
         start = time.perf_counter()
