@@ -6,7 +6,6 @@ The public names are loaded on first use (PEP 562), so that `import autowu.train
 (reading a config file) does not pay for importing torch.
 """
 
-import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +32,7 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'autowu' has no attribute {name!r}")
-    with warnings.catch_warnings():
-        # linear_operator, a part of gpytorch, says this at its import; nobody here can act on it.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
-        value = getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

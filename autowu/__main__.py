@@ -72,8 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     program = f"{PROGRAM} {options.command}"
     try:
         with warnings.catch_warnings():
-            # Said at the import of linear_operator, a part of gpytorch; no user can act on it.
-            warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
             warnings.showwarning = lambda message, *_, **__: _say(program, f"warning: {message}")
             options.run(options)
         sys.stdout.flush()

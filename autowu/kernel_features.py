@@ -14,9 +14,10 @@ in Chebyshev points: Trefethen, Approximation Theory and Approximation Practice,
 import copy
 import math
 
-import gpytorch
 import torch
 from torch import Tensor
+
+from autowu.gpytorch_import import gpytorch
 
 NUM_NODES = 40  # enough for the default kernel to reach rounding, and still tiny matrices
 TOLERANCE = 1e-12  # largest error of phi(x) phi(x')' relative to the largest k(x, x)

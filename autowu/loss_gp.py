@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-import gpytorch
 import torch
-from linear_operator.utils.errors import NanError, NotPSDError
 from torch import Tensor
 
 from autowu import profile_likelihood
+from autowu.gpytorch_import import NanError, NotPSDError, gpytorch
 from autowu.kernel_features import KernelFeatures
 from autowu.profile_likelihood import Hyperparameters
 

@@ -13,7 +13,6 @@ from functools import partial
 from numbers import Real
 from typing import Any, NoReturn
 
-import gpytorch
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -22,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
+from autowu.gpytorch_import import gpytorch
 from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, to_ratio
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks

@@ -156,7 +156,6 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     rows = run()
     write_rows(FOLDER / "results.csv", rows)
     draw(rows, FOLDER / "decisions.png")

@@ -10,7 +10,6 @@ and started at any time. `python -m experiments.minimum_test.report` makes the t
 import argparse
 import math
 import time
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +94,6 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV to append to")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     done = {
         (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
         for r in read_rows(options.results)

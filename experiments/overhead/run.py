@@ -11,7 +11,6 @@ import argparse
 import platform
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,7 +194,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", category=FutureWarning)
     made_by = {
         "commit": commit(),
         "device": f"cpu, {platform.machine()}, 1 thread, torch {torch.__version__}",
