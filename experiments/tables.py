@@ -36,6 +36,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the file has other columns.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", newline="", encoding="utf-8") as file:
         file.seek(0)
         header = next(csv.reader(file), [])
@@ -52,6 +53,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         path.unlink(missing_ok=True)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     with open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -60,7 +60,7 @@ def test_finished_runs_are_not_made_again_and_stray_curves_go(tmp_path: Path) ->
     append_row(tmp_path / "results.csv", {**key, "validation_loss": "1.5"})
     append_row(tmp_path / "curves.csv", {**key, "step": 10})
     append_row(tmp_path / "curves.csv", {**key, "seed": "1", "step": 10})  # killed before its row
-    run.run([cell], TINY, tmp_path, num_processes=1)
+    run.run([cell], TINY, tmp_path / "results.csv", num_processes=1)
     assert read_rows(tmp_path / "results.csv") == [{**key, "validation_loss": "1.5"}]
     assert read_rows(tmp_path / "curves.csv") == [{**key, "step": "10"}]
 

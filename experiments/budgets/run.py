@@ -124,12 +124,11 @@ def budgets(task: str) -> Iterator[tuple[str, int, int]]:
 
 
 def main() -> None:
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, RESULTS)
     add = parser.add_argument
     add("--only", default="*", metavar="PATTERN", help="methods (* ? [] allowed)")
     add("--task", default="*", metavar="PATTERN", help="digits or cifar10")
     add("--epochs", type=int, nargs="*", help="budgets")
-    add("--results", type=Path, default=RESULTS, help="the CSV file of the rows")
     options = parser.parse_args()
     names = [m for m in (TUNED, UNTUNED, *METHODS) if fnmatch.fnmatch(m, options.only)]
     if not names:

@@ -23,9 +23,11 @@ from autowu.trainer.data import load_data
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
 from autowu.trainer.step import OptimizerStep
+from experiments.results import add_results_option, is_committed
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.csv"
 RUNS = ((32, 5), (32, 10), (32, 30), (128, 30), (479, 60))  # (batch size, epochs)
 SEEDS = (0, 1)
 SCALES = ((1.0, 0.0), (128.0, 0.0), (1 / 128, 0.0), (128.0, 4096.0), (1 / 128, 0.25),
@@ -154,12 +156,15 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_results_option(parser, RESULTS)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     rows = run()
-    write_rows(FOLDER / "results.csv", rows)
-    draw(rows, FOLDER / "decisions.png")
-    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    write_rows(options.results, rows)
+    if is_committed(options.results, RESULTS):
+        draw(rows, FOLDER / "decisions.png")
+        put_between_marks(FOLDER / "README.md", "table", table(rows))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ The figure and the table of the README: `python -m experiments.language_model.pl
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -30,6 +30,7 @@ from transformers import (
 from autowu.integrations.transformers import AutoWUTrainer
 from autowu.probe import NUM_SAMPLES
 from experiments.language_model.text import Text, standard_library
+from experiments.results import add_results_option, curves_beside, say_done
 from experiments.tables import append_row, commit, read_rows, write_rows
 
 FOLDER = Path(__file__).parent
@@ -206,18 +207,17 @@ def key_of(row: dict[str, str]) -> tuple[str, ...]:
     return row["method"], row["peak_lr"], row["seed"], row["total_steps"]
 
 
-def run(
-    todo: Iterable[Cell], size: Size, folder: Path, num_processes: int, prefix: str = ""
-) -> None:
-    """Make the runs that results.csv lacks, and write each down when it ends."""
-    results, curves = folder / f"{prefix}results.csv", folder / f"{prefix}curves.csv"
+def run(todo: Sequence[Cell], size: Size, results: Path, num_processes: int) -> None:
+    """Make the runs that have no row there, and write each down when it ends."""
+    curves = curves_beside(results)
     done = {key_of(row) for row in read_rows(results)}
     # A curve is written before its row, and so may lie there without one after a kill.
     write_rows(curves, [row for row in read_rows(curves) if key_of(row) in done])
+    missing = [cell for cell in todo if key_of(cell.columns(size)) not in done]
+    say_done(results, len(todo) - len(missing), len(todo))
     spawn = get_context("spawn")
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(num_processes, spawn, **one_thread) as pool:
-        missing = [cell for cell in todo if key_of(cell.columns(size)) not in done]
         for future in as_completed(pool.submit(train, cell, size) for cell in missing):
             row, curve = future.result()
             for point in curve:
@@ -234,12 +234,15 @@ def main() -> None:
     parser.add_argument(
         "--held-out", action="store_true", help="the other network; by default without max_lr"
     )
+    add_results_option(parser, committed=None)
     options = parser.parse_args()
     if options.held_out:
         chosen = options.methods or [name for name in methods if "max_lr" not in name]
-        run(cells(chosen), HELD_OUT, FOLDER, options.processes, prefix="held_out_")
+        results = options.results or FOLDER / "held_out_results.csv"
+        run(cells(chosen), HELD_OUT, results, options.processes)
     else:
-        run(cells(options.methods or methods), Size(), FOLDER, options.processes)
+        results = options.results or FOLDER / "results.csv"
+        run(cells(options.methods or methods), Size(), results, options.processes)
 
 
 if __name__ == "__main__":

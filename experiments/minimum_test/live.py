@@ -23,6 +23,7 @@ from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import SweepKind
 from experiments.minimum_test.curves import OFFSET, SHAPES, Shape
 from experiments.minimum_test.run import FOUND_FRACTION, NOISES
+from experiments.results import add_results_option, is_committed, say_done
 from experiments.tables import (
     append_row,
     commit,
@@ -33,6 +34,7 @@ from experiments.tables import (
 )
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "live.csv"
 BUDGETS = ((120, 10), (800, 40))  # total steps, steps per epoch; the sweep takes half of the steps
 SWEEPS: tuple[SweepKind, ...] = ("fixed", "adaptive")
 LONG_BUDGET = (4000, 200)  # of the shapes below
@@ -189,17 +191,21 @@ def _percent(count: int, n: int) -> str:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_results_option(parser, RESULTS)
+    results = parser.parse_args().results
     torch.set_num_threads(1)
-    results = FOLDER / "live.csv"
     known = {tuple(row[name] for name in Run._fields) for row in read_rows(results)}
+    wanted = list(runs())
+    missing = [run for run in wanted if run.key() not in known]
+    say_done(results, len(wanted) - len(missing), len(wanted))
     version = commit()
-    for run in runs():
-        if run.key() not in known:
-            append_row(results, row_of(run, version))
-    rows = read_rows(results)
-    put_between_marks(FOLDER / "README.md", "live", table(rows))
-    put_between_marks(FOLDER / "README.md", "long", long_table(rows))
+    for run in missing:
+        append_row(results, row_of(run, version))
+    if is_committed(results, RESULTS):
+        rows = read_rows(results)
+        put_between_marks(FOLDER / "README.md", "live", table(rows))
+        put_between_marks(FOLDER / "README.md", "long", long_table(rows))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from autowu import replay
 from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import PAPER
 from experiments.minimum_test.curves import SHAPES, fallen_fraction, noisy_losses
+from experiments.results import add_results_option, say_done
 from experiments.tables import append_row, commit, read_rows
 
 RESULTS = Path(__file__).parent / "results.csv"
@@ -44,6 +45,12 @@ def cells(curves: int | None, methods: list[str]) -> Iterator[Cell]:
                 for noise in NOISES:
                     for shape in SHAPES:
                         yield method, shape, noise, total_steps, steps_per_epoch, index
+
+
+def key_of(cell: Cell) -> tuple[str, ...]:
+    """What tells its row from the others."""
+    method, shape, noise, total_steps, _, seed = cell
+    return method, shape, str(noise), str(total_steps), str(seed)
 
 
 def run_curve(cell: Cell) -> dict[str, Any]:
@@ -91,17 +98,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=METHODS, action="append", help="both if left out")
     parser.add_argument("--curves", type=int, help="curves a cell (default 40, paper 5)")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the CSV to append to")
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     done = {
         (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
         for r in read_rows(options.results)
     }
-    for cell in cells(options.curves, options.method or list(METHODS)):
-        method, shape, noise, total_steps, _, seed = cell
-        if (method, shape, str(noise), str(total_steps), str(seed)) not in done:
-            append_row(options.results, run_curve(cell))
+    wanted = list(cells(options.curves, options.method or list(METHODS)))
+    missing = [cell for cell in wanted if key_of(cell) not in done]
+    say_done(options.results, len(wanted) - len(missing), len(wanted))
+    for cell in missing:
+        append_row(options.results, run_curve(cell))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from autowu.lars import LARS
+from experiments.results import add_results_option, is_committed
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "lars.csv"
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "timm.optim.Lars": lambda p: timm.optim.Lars(p, **SGD),
@@ -118,14 +120,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = measure(options.rounds, options.seed)
-    write_rows(options.out / "lars.csv", rows)
-    if options.out == FOLDER:
-        put_between_marks(FOLDER / "README.md", "lars", table(rows))
+    write_rows(options.results, rows)
     print(table(rows))
+    if is_committed(options.results, RESULTS):
+        put_between_marks(FOLDER / "README.md", "lars", table(rows))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ from autowu.loss_gp import LossGP
 from autowu.minimum_test import weigh_evidence
 from experiments.minimum_test.curves import SHAPES, noisy_losses
 from experiments.overhead.published_test import published_test
+from experiments.results import add_results_option, is_committed
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.csv"
 NUM_LOSSES = (100, 1_000, 10_000, 1_000_000)
 STEPS_TIMED = 2_000  # steps without a test in one timing
 WARMUP_STEPS = 10**7  # so long that no test falls into it
@@ -191,7 +193,7 @@ def ratio_text(row: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=45)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     made_by = {
@@ -200,14 +202,14 @@ def main() -> None:
     }
     rows = [*time_tests(options.rounds), *time_steps(options.rounds)]
     rows = [row | made_by for row in rows]
-    write_rows(options.out / "results.csv", rows)
-    draw(rows, options.out / "overhead.png")
-    if options.out == FOLDER:
-        put_between_marks(FOLDER / "README.md", "table", table(rows))
+    write_rows(options.results, rows)
     for row in rows:
         losses, microseconds = f"{row['num_losses']!s:>8} losses", float(row["microseconds"])
         ratio = f"{float(row['times_baseline']):.4f} x {row['baseline']}"
         print(f"{row['what']:22} {losses} {microseconds:>12,.1f} us  {ratio}")
+    if is_committed(options.results, RESULTS):
+        draw(rows, FOLDER / "overhead.png")
+        put_between_marks(FOLDER / "README.md", "table", table(rows))
 
 
 if __name__ == "__main__":

@@ -417,5 +417,10 @@ def report(rows: list[Row]) -> None:
     figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
 
 
+def main() -> None:
+    assert __doc__ is not None
+    cells_main(__doc__, FOLDER / "results.csv", cells, report)
+
+
 if __name__ == "__main__":
-    cells_main(__doc__ or "", FOLDER / "results.csv", cells, report)
+    main()

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from experiments.results import add_results_option, is_committed
 from experiments.tables import commit, markdown_table, put_between_marks, write_rows
 from tests.launch import finish, start
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.csv"
 NUM_KILLS = 20
 WORLD_SIZES = (1, 2, 4)
 # Batch norm, stochastic depth, Mixup, augmentation, accumulation: whatever has a state, or draws
@@ -192,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/resume"))
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
     shutil.rmtree(options.output_dir, ignore_errors=True)
     rows = [
@@ -199,8 +202,7 @@ def main() -> None:
         for world_size in WORLD_SIZES
         for row in measure(world_size, options.output_dir, options.seed)
     ]
-    write_rows(FOLDER / "results.csv", rows)
-    plot(rows, FOLDER / "resume.png")
+    write_rows(options.results, rows)
     ends = [row for row in rows if row["what"] != "kill"]
     inside = {
         world: sum(row["inside_a_save"] is True for row in rows if row["ranks"] == world)
@@ -222,8 +224,10 @@ def main() -> None:
             for world in WORLD_SIZES
         ],
     )
-    put_between_marks(FOLDER / "README.md", "table", table)
     print(table)
+    if is_committed(options.results, RESULTS):
+        plot(rows, FOLDER / "resume.png")
+        put_between_marks(FOLDER / "README.md", "table", table)
 
 
 if __name__ == "__main__":

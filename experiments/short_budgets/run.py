@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autowu.settings import PAPER
+from experiments.results import add_results_option, is_committed, say_done
 from experiments.tables import (
     append_row,
     commit,
@@ -27,6 +28,7 @@ from experiments.tables import (
 )
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.csv"
 EPOCHS = (2, 5, 10, 30)
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # the grid that "tuned" is the best of
@@ -45,11 +47,11 @@ OURS = ("default", "without the probe", "fixed sweep", "paper")  # columns of th
 
 
 def run(method: str, epochs: int, seed: int, output_dir: Path) -> dict[str, Any]:
-    """The row of one run of train.py: digits, small CNN, AdamP, batch size 32."""
+    """The row of one run of train.py, made anew: digits, small CNN, AdamP, batch size 32."""
     name = f"{method.replace(' ', '-')}-epochs{epochs}-seed{seed}"
     command = [sys.executable, "train.py", *METHODS[method], f"epochs={epochs}", f"seed={seed}"]
     subprocess.run(
-        [*command, f"output_dir={output_dir}", f"name={name}"],
+        [*command, f"output_dir={output_dir}", f"name={name}", "resume=never"],
         check=True,
         stdout=subprocess.DEVNULL,
     )
@@ -137,17 +139,24 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/short_budgets"))
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
-    results = FOLDER / "results.csv"
-    known = {(row["method"], row["epochs"], row["seed"]) for row in read_rows(results)}
-    for epochs, method, seed in itertools.product(EPOCHS, METHODS, SEEDS):
-        if (method, str(epochs), str(seed)) not in known:
-            row = run(method, epochs, seed, options.output_dir)
-            append_row(results, row)
-            print(f"{epochs:3} epochs  {method:20} {row['test_accuracy']}", flush=True)
-    rows = read_rows(results)
-    draw(rows, FOLDER / "short_budgets.png")
-    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    known = {(row["method"], row["epochs"], row["seed"]) for row in read_rows(options.results)}
+    wanted = list(itertools.product(EPOCHS, METHODS, SEEDS))
+    missing = [
+        (epochs, method, seed)
+        for epochs, method, seed in wanted
+        if (method, str(epochs), str(seed)) not in known
+    ]
+    say_done(options.results, len(wanted) - len(missing), len(wanted))
+    for epochs, method, seed in missing:
+        row = run(method, epochs, seed, options.output_dir)
+        append_row(options.results, row)
+        print(f"{epochs:3} epochs  {method:20} {row['test_accuracy']}", flush=True)
+    if is_committed(options.results, RESULTS):
+        rows = read_rows(options.results)
+        draw(rows, FOLDER / "short_budgets.png")
+        put_between_marks(FOLDER / "README.md", "table", table(rows))
 
 
 if __name__ == "__main__":

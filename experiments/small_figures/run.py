@@ -1,7 +1,7 @@
 """The paper's figures 2, 3, 5, 6 and 7 in small: a residual network on 10,000 images of CIFAR-10.
 
     python -m experiments.small_figures.run --data-root data/cifar10-jpeg    some 25 minutes a seed
-    python -m experiments.small_figures.run --tables                         tables and pictures
+    python -m experiments.small_figures.plot                                 tables and pictures
 
 What the LR and the loss do at five batch sizes, with AdamP and with LAMB; which LR the decay starts
 from, by batch size and `max_warmup_fraction`; exponential against linear growth; and the accuracy
@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.curves import thin
-from experiments.tables import append_row
-from experiments.training.cells import main as cells_main
+from experiments.results import curves_beside, is_committed
+from experiments.tables import append_row, done_rows
+from experiments.training.cells import carry_out, parse_options
 from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
-CURVES = FOLDER / "curves.csv"
+RESULTS, CURVES = FOLDER / "results.csv", FOLDER / "curves.csv"
 BATCH_SIZES = (64, 128, 256, 512, 1024)
 GROWTH_BATCH_SIZES = (128, 1024)  # of linear growth; `budgets` has tuned baselines there
 EPOCHS = 10
@@ -44,6 +45,7 @@ class SmallCell:
     batch_size: int
     seed: int
     data_root: Path
+    curves: Path  # the file that the LR and the loss of seed 0 are added to
 
     def key(self) -> dict[str, str]:
         return {
@@ -66,13 +68,13 @@ class SmallCell:
                 for step, (lr, loss) in enumerate(zip(outcome.lrs, outcome.losses, strict=True))
             ]
             for point in thin(steps, task.steps_per_epoch(self.batch_size)):
-                append_row(CURVES, self.key() | point)
+                append_row(self.curves, self.key() | point)
         return outcome.columns()
 
 
-def cells(data_root: Path) -> list[SmallCell]:
+def cells(data_root: Path, curves: Path = CURVES) -> list[SmallCell]:
     def cell(optimizer: str, schedule: str, size: int, seed: int) -> SmallCell:
-        return SmallCell(optimizer, schedule, size, seed, data_root)
+        return SmallCell(optimizer, schedule, size, seed, data_root, curves)
 
     found = []
     for seed in SEEDS:
@@ -89,7 +91,12 @@ def main() -> None:
     from experiments.small_figures.plot import write
 
     assert __doc__ is not None
-    cells_main(__doc__, FOLDER / "results.csv", cells, write)
+    options = parse_options(__doc__, RESULTS)
+    if not options.tables:
+        wanted = cells(options.data_root, curves_beside(options.results))
+        carry_out(options, options.results, wanted)
+    if is_committed(options.results, RESULTS):
+        write(done_rows(RESULTS))
 
 
 if __name__ == "__main__":

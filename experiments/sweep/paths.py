@@ -125,14 +125,14 @@ class PathCell:
 
 
 def main() -> None:
-    options = command_line(__doc__).parse_args()
+    options = command_line(__doc__, PATHS).parse_args()
     wanted = [
         PathCell(task, epochs, plan, seed, options.data_root)
         for (task, epochs), (_, _, seeds) in TUNED.items()
         for plan in PLANS
         for seed in seeds
     ]
-    carry_out(options, PATHS, wanted)
+    carry_out(options, options.results, wanted)
 
 
 if __name__ == "__main__":

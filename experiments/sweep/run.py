@@ -210,13 +210,14 @@ def cells(part: str, root: Path) -> list[SweepCell]:
 
 
 def main() -> None:
-    parser = command_line(__doc__)
+    parser = command_line(__doc__, results=None)
     parser.add_argument("--part", choices=(*PARTS, "simulated"), required=True)
     options = parser.parse_args()
     if options.part == "simulated":
-        carry_out(options, SIMULATED, simulated_cells())
+        carry_out(options, options.results or SIMULATED, simulated_cells())
     else:
-        carry_out(options, RESULTS, cells(options.part, options.data_root))
+        wanted = cells(options.part, options.data_root)
+        carry_out(options, options.results or RESULTS, wanted)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,11 @@ from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
+from experiments.results import add_results_option, is_committed
 from experiments.tables import commit, done_rows, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.csv"
 SEED = 0
 COLUMNS = (
     "source",
@@ -347,14 +349,15 @@ def table(rows: Sequence[Row]) -> str:
     return markdown_table(header, lines)
 
 
-def report(done: Sequence[Row]) -> None:
-    """Write the rows, those `not run` as well, and what the README shows of them."""
+def report(done: Sequence[Row], results: Path) -> None:
+    """Write the rows, those `not run` as well, and what the README shows if they are committed."""
     rows = [*done, *not_run_rows(done)]
-    write_rows(FOLDER / "results.csv", rows)
-    plot(done, FOLDER / "throughput.png")
+    write_rows(results, rows)
     text = table(rows)
-    put_between_marks(FOLDER / "README.md", "table", text)
     print(text)
+    if is_committed(results, RESULTS):
+        plot(done, FOLDER / "throughput.png")
+        put_between_marks(FOLDER / "README.md", "table", text)
 
 
 def measure_cells(device: str, cells: Sequence[Cell]) -> list[Row]:
@@ -377,12 +380,15 @@ def main() -> None:
     parser.add_argument(
         "--tables", action="store_true", help="measure nothing, write the table and the figure"
     )
+    add_results_option(parser, RESULTS)
     options = parser.parse_args()
-    kept: list[Row] = [*done_rows(FOLDER / "results.csv")]
+    kept: list[Row] = [*done_rows(options.results)]
     if options.tables:
         if options.device or options.compiled:
             parser.error("--tables measures nothing: leave --device and --compiled out")
-        return report(kept)
+        if options.results.resolve() != RESULTS.resolve():
+            parser.error("--tables: is for the committed rows, leave --results out")
+        return report(kept, RESULTS)
     device = options.device or "cpu"
     cells = [cell for cell in CELLS[device] if cell.compile or not options.compiled]
     if not cells:
@@ -390,7 +396,7 @@ def main() -> None:
     new = measure_cells(device, cells)
     measured = {key_of(row) for row in new}
     kept = [row for row in kept if key_of(row) not in measured]
-    report(sorted([*kept, *new], key=lambda row: row["device"] != "cpu"))
+    report(sorted([*kept, *new], key=lambda row: row["device"] != "cpu"), options.results)
 
 
 if __name__ == "__main__":

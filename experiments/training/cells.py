@@ -8,6 +8,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
+from experiments.results import add_results_option, is_committed, say_done, shown
 from experiments.tables import append_row, commit, done_rows, read_rows, write_rows
 
 
@@ -34,7 +35,7 @@ def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
     keys = list(cells[0].key()) if cells else []
     finished = {tuple(row[name] for name in keys) for row in done}
     waiting = [cell for cell in cells if tuple(cell.key().values()) not in finished]
-    print(f"{path.parent.name}: {len(cells) - len(waiting)} of {len(cells)} runs are there")
+    say_done(path, len(cells) - len(waiting), len(cells))
     version = commit()
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_begin) as pool:
@@ -51,11 +52,12 @@ def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
 
 
 def add_not_run(path: Path, cells: Sequence[Cell]) -> None:
-    """A row `not run` for every cell without a row."""
+    """A row `not run` for every cell without a row, in a file that has rows."""
     if not cells:
         return
     rows = read_rows(path)
-    assert rows, f"{path}: has no row, whose columns these take"
+    if not rows:
+        raise SystemExit(f"{shown(path)}: has no row, whose columns a row `not run` takes")
     keys = list(cells[0].key())
     known = {tuple(row[name] for name in keys) for row in rows}
     for cell in cells:
@@ -74,24 +76,39 @@ def main(
 
     Args:
         description: for `--help`.
-        results: the CSV file of its rows.
+        results: the committed CSV file of its rows.
         make_cells: all of its cells, called with the folder of CIFAR-10.
-        report: writes the tables of the README and the figure from the rows that are done.
+        report: writes the tables of the README and the figure from the committed rows that are
+            done.
     """
-    parser = command_line(description)
+    options = parse_options(description, results)
+    if not options.tables:
+        carry_out(options, options.results, make_cells(options.data_root))
+    if is_committed(options.results, results):
+        report(done_rows(results))
+
+
+def parse_options(description: str, results: Path) -> argparse.Namespace:
+    """Those of `command_line`, and `tables`: run nothing."""
+    parser = command_line(description, results)
     parser.add_argument(
         "--tables", action="store_true", help="run nothing, write the tables and the figure"
     )
     options = parser.parse_args()
     if options.tables and options.not_run:
         parser.error("--tables and --not-run: give one of them")
-    if not options.tables:
-        carry_out(options, results, make_cells(options.data_root))
-    report(done_rows(results))
+    if options.tables and options.results.resolve() != results.resolve():
+        parser.error("--tables: is for the committed rows, leave --results out")
+    return options
 
 
-def command_line(description: str | None) -> argparse.ArgumentParser:
-    """With the options that `carry_out` reads, and the folder of CIFAR-10."""
+def command_line(description: str | None, results: Path | None) -> argparse.ArgumentParser:
+    """With the options that `carry_out` reads, the folder of CIFAR-10 and the file of the rows.
+
+    Args:
+        description: for `--help`.
+        results: the committed file, None where that depends on other options.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -99,6 +116,7 @@ def command_line(description: str | None) -> argparse.ArgumentParser:
     add("--processes", type=int, default=2, help="runs at once, a core each")
     add("--data-root", type=Path, default=Path("data/cifar10-jpeg"), help="Parquet of CIFAR-10")
     add("--not-run", action="store_true", help="run nothing, add a row for what is missing")
+    add_results_option(parser, results)
     return parser
 
 
