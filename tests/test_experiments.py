@@ -1,6 +1,7 @@
 """What the experiments run and report: the cells, which of them are left, and what tables say."""
 
 import math
+import re
 import runpy
 import sys
 from dataclasses import dataclass
@@ -36,11 +37,23 @@ from experiments.training.trial import Recipe, train
 
 NOWHERE = Path("nowhere")
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+ROOT = EXPERIMENTS.parent
+# What a reader may call: by their names, or because a text tells him to, with or without a main.
+TEXTS = [
+    path.read_text(encoding="utf-8")
+    for pattern in ("*.md", "experiments/**/*.py", "experiments/**/*.md", "scripts/*")
+    for path in ROOT.glob(pattern)
+    if path.is_file()
+]
 COMMANDS = sorted(
-    ".".join(path.relative_to(EXPERIMENTS.parent).with_suffix("").parts)
-    for path in EXPERIMENTS.rglob("*.py")
-    if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in EXPERIMENTS.rglob("*.py")
+        if path.stem in ("run", "plot") or '__name__ == "__main__"' in path.read_text("utf-8")
+    }
+    | {name for text in TEXTS for name in re.findall(r"-m (experiments(?:\.\w+)+)", text)}
 )
+ROWS_KEPT = [name for name in COMMANDS if re.search(r"\.(run|lars|live|paths)$", name)]
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,9 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
     run_cells(path, [Square(2), Square(3)], processes=1)
     run_cells(path, [Square(2), Square(3), Square(4)], processes=1)
     assert "2 of 3 runs are there" in capsys.readouterr().out
+    run_cells(path, [Square(3), Square(4)], processes=1)
+    expected = f"2 of 2 runs are there (in {path.resolve()}; --results FILE makes them anew)\n"
+    assert capsys.readouterr().out == expected
     add_not_run(path, [Square(4), Square(5)])
     rows = [(row["number"], row["square"], row["status"]) for row in read_rows(path)]
     done = [("2", "4", "done"), ("3", "9", "done"), ("4", "16", "done")]
@@ -273,6 +289,8 @@ def test_help_and_a_wrong_argument_do_no_work(
     assert stop.value.code == status
     printed = capsys.readouterr()
     assert "usage:" in (printed.err if status else printed.out)
+    if module in ROWS_KEPT and not status:
+        assert "--results FILE" in printed.out
 
 
 def test_mean_text_of_rows(tmp_path: Path) -> None:

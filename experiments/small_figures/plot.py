@@ -1,10 +1,11 @@
 """The tables and the pictures of the README, from results.csv, curves.csv and rows of `budgets`.
 
-    python -m experiments.small_figures.run --tables
+    python -m experiments.small_figures.plot
 
 Everything can be told apart in greyscale.
 """
 
+import argparse
 import statistics
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from experiments.small_figures.run import (
     EPOCHS,
     FIXED,
     GROWTH_BATCH_SIZES,
+    RESULTS,
     SCHEDULES,
 )
 from experiments.tables import done_rows, markdown_table, put_between_marks, read_rows
@@ -188,3 +190,13 @@ def write(rows: list[Row]) -> None:
         figure.savefig(FOLDER / "small_figures.png", dpi=120)
     bars(growth_groups(rows), lowest=0.0).savefig(FOLDER / "growth.png", dpi=110)
     draw_losses(FOLDER / "curves.png")
+
+
+def main() -> None:
+    assert __doc__ is not None
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    write(done_rows(RESULTS))
+
+
+if __name__ == "__main__":
+    main()
