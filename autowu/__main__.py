@@ -99,7 +99,7 @@ def what_to_install(error: ModuleNotFoundError) -> str:
     if not error.name:
         return str(error)  # says so itself
     extra = EXTRAS.get(error.name.partition(".")[0], "train")
-    return f"{error.name} is not installed; it comes with pip install 'autowu[{extra}]'"
+    return f"{error.name} is not installed; it comes with pip install '.[{extra}]' in a clone"
 
 
 def _say(program: str, message: str) -> None:

@@ -343,7 +343,7 @@ def test_a_missing_matplotlib_is_one_line_that_says_what_to_install(
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # from here on importing it fails
     file = write(tmp_path, as_lines(LOSSES))
     error = error_of(["replay", file, *RUN, "--plot", str(tmp_path / "out.png")], capsys)
-    assert "matplotlib is not installed; it comes with pip install 'autowu[plot]'" in error
+    assert "matplotlib is not installed; it comes with pip install '.[plot]' in a clone" in error
 
 
 def test_plot_of_something_else_is_one_line(

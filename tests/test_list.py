@@ -102,11 +102,11 @@ def test_the_text_has_a_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("module", "kind", "gone", "kept", "said"),
     [
-        ("timm", "models", "resnet50", "small_cnn", "timm: pip install 'autowu[timm]'"),
-        ("torchvision", "models", "cifar_resnet18", "small_cnn", "pip install 'autowu[train]'"),
-        ("torchvision", "data", "imagenet", "digits", "pip install 'autowu[train]'"),
-        ("sklearn", "data", "digits", "synthetic", "scikit-learn: pip install 'autowu[train]'"),
-        ("pyarrow", "data", "parquet", "digits", "pyarrow: pip install 'autowu[parquet]'"),
+        ("timm", "models", "resnet50", "small_cnn", "timm: pip install '.[timm]'"),
+        ("torchvision", "models", "cifar_resnet18", "small_cnn", "pip install '.[train]'"),
+        ("torchvision", "data", "imagenet", "digits", "pip install '.[train]'"),
+        ("sklearn", "data", "digits", "synthetic", "scikit-learn: pip install '.[train]'"),
+        ("pyarrow", "data", "parquet", "digits", "pyarrow: pip install '.[parquet]'"),
     ],
 )
 def test_without_a_package_the_rest_is_listed_and_a_line_says_what_adds_more(
@@ -135,7 +135,7 @@ def test_several_missing_packages_are_one_line(
     assert listed_with_errors(capsys) == (
         ["cifar10", "cifar100", "synthetic"],
         "python -m autowu list: there is more with torchvision, scikit-learn, pyarrow:"
-        " pip install 'autowu[train,parquet]'\n",
+        " pip install '.[train,parquet]' in a clone\n",
     )
 
 

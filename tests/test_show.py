@@ -343,7 +343,7 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # from here on importing it fails
     error = error_of(arguments, capsys)
-    assert f"{module} is not installed; it comes with pip install 'autowu[{extra}]'" in error
+    assert f"{module} is not installed; it comes with pip install '.[{extra}]' in a clone" in error
 
 
 def test_the_sweep_that_is_drawn_is_the_scheduler_s_own(

@@ -88,7 +88,7 @@ def what_is_missing(kinds: tuple[str, ...]) -> str | None:
         return None
     extras = ",".join(dict.fromkeys(extra for _, extra in missing))
     packages = ", ".join(package for package, _ in missing)
-    return f"there is more with {packages}: pip install 'autowu[{extras}]'"
+    return f"there is more with {packages}: pip install '.[{extras}]' in a clone"
 
 
 def _optimizers() -> dict[str, str]:

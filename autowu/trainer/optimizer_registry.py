@@ -24,11 +24,11 @@ from torch.optim import Optimizer
 from autowu.trainer.limits import closest, squash
 
 EXTRAS = {  # package: what installs it
-    "timm": "pip install 'autowu[timm]'",
-    "adamp": "pip install 'autowu[train]'",
-    "pytorch-optimizer": "pip install 'autowu[optimizers]'",
-    "bitsandbytes": "pip install 'autowu[bitsandbytes]'",
-    "deepspeed": "pip install 'autowu[deepspeed]'",
+    "timm": "pip install '.[timm]' in a clone",
+    "adamp": "pip install '.[train]' in a clone",
+    "pytorch-optimizer": "pip install '.[optimizers]' in a clone",
+    "bitsandbytes": "pip install '.[bitsandbytes]' in a clone",
+    "deepspeed": "pip install '.[deepspeed]' in a clone",
     "apex": "build it from https://github.com/NVIDIA/apex, it is on no package index",
 }
 MODULES = {"pytorch-optimizer": "pytorch_optimizer"}  # where the package is called otherwise

@@ -268,8 +268,8 @@ def test_what_timm_and_pytorch_optimizer_register_is_available_or_not_installed(
 def test_what_is_not_installed_says_what_installs_it(name: str) -> None:
     how = {
         "apex": "https://github.com/NVIDIA/apex",
-        "bitsandbytes": "pip install 'autowu[bitsandbytes]'",
-        "deepspeed": "pip install 'autowu[deepspeed]'",
+        "bitsandbytes": "pip install '.[bitsandbytes]' in a clone",
+        "deepspeed": "pip install '.[deepspeed]' in a clone",
         "einops": "pip install einops",
     }[NOT_INSTALLED[name]]
     parameters = [torch.zeros(1, requires_grad=True)]

@@ -70,7 +70,7 @@ def test_any_spelling_is_one_name_and_the_same_settings() -> None:
 
 def test_what_is_not_installed_is_known_and_says_what_installs_it() -> None:
     assert "bnb_adam" in OPTIMIZERS
-    with pytest.raises(ConfigError, match=r"pip install 'autowu\[bitsandbytes\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[bitsandbytes\]' in a clone"):
         OPTIMIZERS["bnb_adam"]
 
 
