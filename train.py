@@ -124,8 +124,11 @@ def main(arguments: Sequence[str]) -> int:
         command = shlex.join(["python", "train.py", *again])
         if "RANK" in os.environ:
             command = "the same torchrun command" + " with resume=auto" * ("resume=auto" in again)
+        how = f", everything is saved; go on: {command}"
+        if not error.is_saved:
+            how = " before the first step: nothing to save; the same command begins anew"
         if is_main:
-            print(f"train.py: {error}, everything is saved; go on: {command}", file=sys.stderr)
+            print(f"train.py: {error}{how}", file=sys.stderr)
         return error.exit_code
     except RunError as error:
         if is_main or not error.is_shared:

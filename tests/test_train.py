@@ -284,6 +284,34 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert_same_run(finished, folder)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "module"), [("autowu", "lr_search"), ("lr_range_test", "range_test")]
+)
+def test_a_run_that_is_stopped_before_its_first_step_has_nothing_to_save(
+    schedule: str,
+    module: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from autowu.trainer.range_test import start_training
+
+    def interrupted(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        start_training(*arguments)
+
+    settings = [f"schedule.name={schedule}", "epochs=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(f"autowu.trainer.{module}.start_training", interrupted)
+        assert run(tmp_path / "stopped", *settings) == 130
+    assert capsys.readouterr().err == (
+        "train.py: stopped by SIGINT before the first step: nothing to save;"
+        " the same command begins anew\n"
+    )
+    assert {path.name for path in (tmp_path / "stopped").iterdir()} == {"config.yaml", "steps.csv"}
+    assert run(tmp_path / "stopped", *settings) == 0
+
+
 def test_resume_from_a_path_leaves_the_source_alone(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,11 +49,17 @@ class TrainingDiverged(RunError):
 
 
 class Interrupted(RunError):
-    """The run was asked to stop; the exit code is the shell's, 128 + the signal's number."""
+    """The run was asked to stop; the exit code is the shell's, 128 + the signal's number.
 
-    def __init__(self, signal_number: int) -> None:
+    Args:
+        signal_number: what asked it.
+        is_saved: False before the first step, when there is nothing yet that could be saved.
+    """
+
+    def __init__(self, signal_number: int, is_saved: bool = True) -> None:
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
         self.exit_code = 128 + signal_number
+        self.is_saved = is_saved
 
 
 @contextmanager

@@ -197,14 +197,14 @@ def step_of_ranks(
     """Take a step; its loss averaged over the ranks, None if the scaler left it out.
 
     Raises:
-        Interrupted: a rank was asked to stop.
+        Interrupted: a rank was asked to stop, and the first step of the run is still to come.
     """
     loss = take_step(batch)
     was_asked = float(stop is not None and stop.received is not None)
     values = torch.stack([loss.double(), loss.new_tensor(was_asked).double()])
     total, num_asked = ranks.sum(values).tolist()
     if num_asked and stop is not None:
-        raise Interrupted(stop.number)
+        raise Interrupted(stop.number, is_saved=False)
     return None if take_step.skipped else total / ranks.world_size
 
 
