@@ -172,6 +172,20 @@ def test_a_finished_run_shows_its_result_and_is_left_alone(
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
 
+def test_the_line_of_an_epoch_has_the_lr_that_the_next_one_begins_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "run", "schedule.test_interval=epoch", "epochs=12") == 0
+    lines = re.findall(r"LR (\S+)  (\w+)", capsys.readouterr().out)
+    lrs = [line.split(",")[1] for line in (tmp_path / "run" / "steps.csv").read_text().split()[1:]]
+    expected = [f"{float(lr):.1e}" for lr in [*lrs[22::22], 0]]  # 22 steps an epoch
+    assert [lr for lr, _ in lines] == expected
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    first = [phase for _, phase in lines].index("decay")
+    assert summary["switch_step"] == 22 * (first + 1)  # tests are made at the ends of epochs
+    assert lines[first][0] == f"{summary['start_lr']:.1e}"
+
+
 @pytest.mark.parametrize(
     ("schedule", "found", "diverged", "restored", "expected"),
     [

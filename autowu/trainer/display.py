@@ -62,14 +62,19 @@ class Display:
             yield batch
             self.progress.advance(self.task)
 
-    def epoch_done(self, metrics: dict[str, Any]) -> None:
-        """Show the line of metrics.jsonl that was just written."""
+    def epoch_done(self, metrics: dict[str, Any], lr: float) -> None:
+        """Show the line of metrics.jsonl that was just written.
+
+        Args:
+            metrics: of the epoch; its `phase` is that of the next step.
+            lr: of the next step, so that it is one of that phase.
+        """
         width = len(str(self.epochs))
         line = (
             f"epoch {metrics['epoch']:{width}}/{self.epochs}"
             f"  loss {metrics['train_loss']:.4f}"
             f"  test {metrics['test_accuracy']:5.2f} %"
-            f"  LR {metrics['lr']:.1e}  {metrics['phase']}"
+            f"  LR {lr:.1e}  {metrics['phase']}"
         )
         if metrics["epoch"] % self.every == 0 or metrics["epoch"] == self.epochs:
             self.say(line)
