@@ -184,3 +184,22 @@ def test_a_refused_optimizer_says_why(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "closure" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (["optimizer.name=prodigy", "optimizer.lookahead=true"], True),
+        (["optimizer.name=dadaptadam"], True),
+        (["optimizer.name=prodigy", "schedule.name=constant", "optimizer.lr=1"], False),
+        (["optimizer.name=adamw"], False),
+    ],
+)
+def test_an_optimizer_that_estimates_the_lr_is_not_driven_by_autowu_without_a_word(
+    settings: list[str], warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "run", *settings, "epochs=1") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(lines) == warned
+    for line in lines:
+        assert settings[0] in line and "optimizer.lr=1 schedule.name=constant" in line

@@ -9,6 +9,7 @@ from autowu import AutoWU
 from autowu.trainer.data import ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import RunError
+from autowu.trainer.optimizer_traits import needs_equal_lrs
 from autowu.trainer.range_test import (
     RangeTest,
     describe_range_test,
@@ -54,6 +55,13 @@ def search_lr(
     chosen, scheduler = settings.schedule, state.scheduler
     if isinstance(chosen, AutoWUSettings):
         assert isinstance(scheduler, AutoWU)
+        if needs_equal_lrs(state.optimizer) and ranks.is_main:
+            name = settings.optimizer.name
+            print(
+                f"warning: optimizer.name={name} estimates the LR itself, and AutoWU's multiplies"
+                " its estimate; better optimizer.lr=1 schedule.name=constant",
+                flush=True,
+            )
         if chosen.begins_with_probe and scheduler.last_epoch == 0:
             _probe(chosen, scheduler, state, take_step, images, ranks, stop)
         return False
