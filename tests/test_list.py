@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from autowu.__main__ import main
+from autowu.trainer.config import build_settings
+from autowu.trainer.errors import ConfigError
 from autowu.trainer.settings import DATA_SETS
 
 KINDS = ["optimizers", "schedules", "models", "data"]
@@ -26,7 +28,7 @@ def test_the_document_has_every_kind_and_a_source_for_every_name(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = listed(capsys)
-    assert list(found) == [*KINDS, "sources"]
+    assert list(found) == [*KINDS, "sources", "refused"]
     for kind in KINDS:
         assert found[kind] and len(set(found[kind])) == len(found[kind])
     assert set(found["sources"]) == {name for kind in KINDS for name in found[kind]}
@@ -36,7 +38,7 @@ def test_the_document_has_every_kind_and_a_source_for_every_name(
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_kind_comes_alone_and_alike(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     everything, alone = listed(capsys), listed(capsys, kind)
-    assert list(alone) == [kind, "sources"]
+    assert list(alone) == [kind, "sources"] + ["refused"] * (kind == "optimizers")
     assert alone[kind] == everything[kind]
     assert set(alone["sources"]) == set(alone[kind])
 
@@ -88,15 +90,44 @@ def test_the_data_sets_name_who_reads_them(capsys: pytest.CaptureFixture[str]) -
     }
 
 
-def test_the_text_has_a_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_of_a_kind_has_a_name_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in KINDS:
+        names = listed(capsys, kind)[kind]
+        assert main(["list", kind]) == 0
+        assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == names
+    assert main(["list", "data"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["digits", "scikit-learn"]
+
+
+def test_without_a_kind_the_text_counts_and_says_how_to_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     document = listed(capsys)
     assert main(["list"]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[:2] for row in rows] == [[kind, n] for kind in KINDS for n in document[kind]]
-    assert main(["list", "data"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["digits", "scikit-learn"]
-    assert len(lines) == len(DATA_SETS)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        [kind, str(len(document[kind])), "python", "-m", "autowu", "list", kind] for kind in KINDS
+    ]
+
+
+def test_what_train_py_refuses_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = listed(capsys, "optimizers")["refused"]
+    assert {"lbfgs", "alig", "bsam", "lomo", "adalomo", "sparseadam", "a2grad"} <= set(refused)
+    assert main(["list", "optimizers"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert {name for name, line in lines.items() if "refused" in line} == set(refused)
+    assert lines["lomo"].endswith("(refused: it steps within the backward pass)")
+    for name in ("sgd", "lbfgs", "lomo"):
+        said = check_settings([f"optimizer.name={name}"])
+        assert said == (f"optimizer.name={name}: {refused[name]}" if name in refused else None)
+
+
+def check_settings(overrides: list[str]) -> str | None:
+    """What train.py says against the settings."""
+    try:
+        build_settings([], overrides)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -34,7 +35,7 @@ def add_parser(commands: Any) -> None:
         description="List what this environment has, by the names that train.py takes, and the"
         " package that each comes from.",
     )
-    parser.add_argument("kind", nargs="?", choices=KINDS, help="one of them alone")
+    parser.add_argument("kind", nargs="?", choices=KINDS, help="whose names to list")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=run)
 
@@ -42,11 +43,17 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     kinds = KINDS if options.kind is None else (options.kind,)
     found = {kind: READERS[kind]() for kind in kinds}
+    refused = reasons(found["optimizers"]) if "optimizers" in found else {}
     if options.json:
-        document = {kind: list(sources) for kind, sources in found.items()}
-        print(json.dumps(document | {"sources": merge(found)}, indent=2))
+        document: dict[str, Any] = {kind: list(sources) for kind, sources in found.items()}
+        document["sources"] = merge(found)
+        if refused:
+            document["refused"] = refused
+        print(json.dumps(document, indent=2))
+    elif options.kind is None:
+        print(overview(found))
     else:
-        print(to_text(found))
+        print(to_text(found[options.kind], refused))
     hint = what_is_missing(kinds)
     if hint:
         print(f"python -m autowu list: {hint}", file=sys.stderr)
@@ -67,14 +74,39 @@ def merge(found: dict[str, dict[str, str]]) -> dict[str, str]:
     return {name: ", ".join(known) for name, known in packages.items()}
 
 
-def to_text(found: dict[str, dict[str, str]]) -> str:
-    """A line for each name: its kind if there are several, the name, and its package."""
-    width = max(len(name) for sources in found.values() for name in sources)
+def overview(found: dict[str, dict[str, str]]) -> str:
+    """A line for each kind: its name, how many there are of it, and the command that lists them.
+
+    >>> print(overview({"data": {"digits": "scikit-learn", "cifar10": "autowu"}}))
+    data            2  python -m autowu list data
+    """
+    return "\n".join(
+        f"{kind:<10}  {len(sources):>5}  python -m autowu list {kind}"
+        for kind, sources in found.items()
+    )
+
+
+def to_text(sources: dict[str, str], refused: dict[str, str]) -> str:
+    """A line for each name: the name, its package, and in short why train.py refuses it.
+
+    >>> print(to_text({"sgd": "torch", "lbfgs": "torch"}, {"lbfgs": "it needs this, and not that"}))
+    sgd    torch
+    lbfgs  torch  (refused: it needs this)
+    """
+    width = max(map(len, sources))
     lines = []
-    for kind, sources in found.items():
-        first = f"{kind:<10}  " if len(found) > 1 else ""
-        lines += [f"{first}{name:<{width}}  {package}" for name, package in sources.items()]
+    for name, package in sources.items():
+        mark = f"  (refused: {re.split('[,;]', refused[name])[0]})" if name in refused else ""
+        lines.append(f"{name:<{width}}  {package}{mark}")
     return "\n".join(lines)
+
+
+def reasons(names: Iterable[str]) -> dict[str, str]:
+    """Those of the optimizers that train.py refuses, and why."""
+    from autowu.trainer.optimizers import why_refused
+
+    found = {name: why_refused(name) for name in names}
+    return {name: reason for name, reason in found.items() if reason}
 
 
 def what_is_missing(kinds: tuple[str, ...]) -> str | None:

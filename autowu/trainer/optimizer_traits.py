@@ -57,6 +57,10 @@ def has_modes(optimizer: Optimizer) -> bool:
 
 def refusal(name: str) -> str | None:
     """Why train.py cannot train with it, in one line; None if it can."""
-    entry = find(name)
-    reason = _REFUSALS.get(kind_of(name))
-    return f"optimizer.name={entry.name}: {reason}" if reason else None
+    reason = why_refused(name)
+    return f"optimizer.name={find(name).name}: {reason}" if reason else None
+
+
+def why_refused(name: str) -> str | None:
+    """The same without the name: `it needs a closure that ...`."""
+    return _REFUSALS.get(kind_of(name))

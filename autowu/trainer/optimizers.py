@@ -22,6 +22,7 @@ from autowu.trainer.optimizer_traits import (
     needs_create_graph,
     needs_equal_lrs,
     refusal,
+    why_refused,
 )
 from autowu.trainer.parameter_groups import parameter_groups
 
@@ -38,6 +39,7 @@ __all__ = [
     "needs_equal_lrs",
     "refusal",
     "source",
+    "why_refused",
 ]
 
 
