@@ -17,11 +17,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from autowu.trainer.config import parse_settings
-from autowu.trainer.errors import Interrupted, RunError, mistakes_in_settings
+from autowu.trainer.errors import (
+    Interrupted,
+    RunError,
+    missing_requirement,
+    mistakes_in_settings,
+)
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
-from autowu.trainer.validation import check_shares
 
 # AutoWU says this to whoever can restore weights; here the divergence guard does, and says so.
 warnings.filterwarnings("ignore", "the last .* training losses before step .* not finite")
@@ -113,6 +116,10 @@ def main(arguments: Sequence[str]) -> int:
     is_main = os.environ.get("RANK", "0") == "0"
     settings = None
     try:
+        # Imported here, so that a package that is not installed is one line, too.
+        from autowu.trainer.config import parse_settings
+        from autowu.trainer.validation import check_shares
+
         with StopSignals() as stop:
             settings = parse_settings(arguments, __doc__)
             check_shares(settings, int(os.environ.get("WORLD_SIZE", 1)))
@@ -134,6 +141,10 @@ def main(arguments: Sequence[str]) -> int:
         if is_main or not error.is_shared:
             print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has packages of its own
+            print(f"train.py: {missing_requirement(error)}", file=sys.stderr)
+        return 2
     return 0
 
 

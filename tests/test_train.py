@@ -375,6 +375,31 @@ def test_a_diverged_decay_ends_the_run_with_one_line(
 
 
 @pytest.mark.parametrize(
+    ("call", "missing", "speaker"),
+    [
+        (f"run_path({str(TRAIN)!r}, ", "omegaconf", "train.py"),
+        (f"run_path({str(TRAIN)!r}, ", "torch", "train.py"),
+        ("run_module('autowu.trainer.config', ", "omegaconf", "error"),
+    ],
+)
+def test_a_requirement_that_is_not_installed_is_one_line(
+    call: str, missing: str, speaker: str, tmp_path: Path
+) -> None:
+    code = (
+        f"import runpy, sys\nsys.modules[{missing!r}] = None\nsys.argv = ['', 'epochs=1']\n"
+        f"runpy.{call}run_name='__main__')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(TRAIN.parent)}
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"{speaker}: {missing} is not installed: `pip install -r requirements.txt`, or"
+        " `. .venv/bin/activate` where that has been done\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("data.batch_size=2000", "data.batch_size=2000: must be at most 1437"),

@@ -15,8 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+try:
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    from autowu.trainer.errors import missing_requirement
+
+    print(f"error: {missing_requirement(error)}", file=sys.stderr)
+    sys.exit(2)
 
 from autowu.trainer import value_types
 from autowu.trainer.config_files import Entry, read_file, to_yaml

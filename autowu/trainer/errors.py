@@ -62,6 +62,16 @@ class Interrupted(RunError):
         self.is_saved = is_saved
 
 
+def missing_requirement(error: ModuleNotFoundError) -> str:
+    """What is not installed, and how to have it; one line."""
+    if not error.name:
+        return str(error)  # says so itself
+    return (
+        f"{error.name} is not installed: `pip install -r requirements.txt`, or"
+        " `. .venv/bin/activate` where that has been done"
+    )
+
+
 @contextmanager
 def mistakes_in_settings() -> Iterator[None]:
     """Report a ValueError of what is built from the settings as a mistake in them."""
