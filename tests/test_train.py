@@ -341,6 +341,30 @@ def test_resume_from_a_path_leaves_the_source_alone(
     assert run(source, f"resume={copy}") == 2  # it holds a run of its own
 
 
+def test_other_settings_are_another_run_and_the_same_ones_are_found_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [f"output_dir={tmp_path}", "data.batch_size=256", "epochs=1"]
+    for settings in ([], ["optimizer.weight_decay=0.5"], ["label_smoothing=0.1"]):
+        assert main([*short, *settings]) == 0
+        assert "is finished" not in capsys.readouterr().out
+        assert main([*short, *settings, "tracking.wandb=online"]) == 0
+        assert "is finished" in capsys.readouterr().out
+    main_name = "digits-small_cnn-adamp-autowu-batch256-epochs1-seed0"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        main_name,
+        f"{main_name}-weight_decay=0.5",
+        f"{main_name}-label_smoothing=0.1",
+    }
+    # Earlier versions called it by its main settings alone.
+    (tmp_path / main_name).rename(tmp_path / "usual")
+    (tmp_path / f"{main_name}-weight_decay=0.5").rename(tmp_path / main_name)
+    assert main([*short, "optimizer.weight_decay=0.5"]) == 0
+    assert f"{main_name} is finished" in capsys.readouterr().out
+    assert main([*short, "optimizer.weight_decay=0.6"]) == 0
+    assert (tmp_path / f"{main_name}-weight_decay=0.6" / "summary.json").exists()
+
+
 def test_resume_never_starts_afresh(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from autowu.trainer.config_files import flatten
+from autowu.trainer.config_files import FREE_TO_CHANGE, flatten
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError
 from autowu.trainer.files import atomic_file
@@ -21,15 +21,6 @@ from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings, may_probe
 
 KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard", "ranks")
-# Where a run lies, who watches it, where its images lie and how many processes read them.
-FREE_TO_CHANGE = (
-    "output_dir",
-    "name",
-    "tracking.",
-    "data.root",
-    "data.download",
-    "data.num_workers",
-)
 EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a setting
 
 

@@ -12,6 +12,16 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.settings import SECTIONS, Settings
 
+# Where a run lies, who watches it, where its images lie and how many processes read them.
+FREE_TO_CHANGE = (
+    "output_dir",
+    "name",
+    "tracking.",
+    "data.root",
+    "data.download",
+    "data.num_workers",
+)
+
 
 class Entry(NamedTuple):
     value: Any

@@ -7,10 +7,11 @@ from autowu.trainer.checkpoint import check_same_settings, load_checkpoint
 from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import to_dict, to_yaml
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError
+from autowu.trainer.errors import CheckpointError, ConfigError
+from autowu.trainer.naming import main_name, run_name
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
-from autowu.trainer.settings import Settings, run_name
+from autowu.trainer.settings import Settings
 
 
 class FoundRun(NamedTuple):
@@ -26,7 +27,7 @@ def find_run(settings: Settings) -> FoundRun:
     Raises:
         CheckpointError: there is a checkpoint, and it cannot be used; nothing was changed.
     """
-    run = RunDirectory(Path(settings.output_dir) / run_name(settings))
+    run = _find_directory(settings)
     if settings.schedule.name == "lr_range_test":
         return _find_range_test(run, settings)
     checkpoint = run.find_checkpoint(settings.resume)
@@ -35,6 +36,20 @@ def find_run(settings: Settings) -> FoundRun:
     saved = load_checkpoint(checkpoint)
     check_same_settings(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
+
+
+def _find_directory(settings: Settings) -> RunDirectory:
+    """That of the run's name, or of its main settings alone, where earlier versions put it."""
+    named = RunDirectory(Path(settings.output_dir) / run_name(settings))
+    earlier = RunDirectory(Path(settings.output_dir) / main_name(settings))
+    if settings.name or named.path.exists() or not earlier.config.exists():
+        return named
+    try:
+        saved = to_dict(build_settings([earlier.config], []))
+        check_same_settings(earlier.config, saved, to_dict(settings))
+    except (CheckpointError, ConfigError):
+        return named
+    return earlier
 
 
 def _find_range_test(run: RunDirectory, settings: Settings) -> FoundRun:

@@ -20,7 +20,7 @@ from autowu.trainer.nonfinite import explained
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedules import PlateauSchedule
-from autowu.trainer.settings import Settings, run_name
+from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.summary import summarize
@@ -50,7 +50,7 @@ def run_to_the_end(
         tracker = start_tracker(
             settings.tracking,
             run.path,
-            run_name(settings),
+            str(run.path.relative_to(settings.output_dir)),
             config,
             first_step=progress.step,
             speaks=ranks.is_main,

@@ -166,18 +166,3 @@ VARIANTS: dict[str, Mapping[str, type]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }
-
-
-def run_name(settings: Settings) -> str:
-    """The run's folder below `output_dir`: its `name`, or one made of the main settings."""
-    return settings.name or "-".join(
-        [
-            settings.data.name,
-            settings.model.name,
-            settings.optimizer.name,
-            settings.schedule.name,
-            f"batch{settings.data.batch_size}",
-            f"epochs{settings.epochs}",
-            f"seed{settings.seed}",
-        ]
-    )

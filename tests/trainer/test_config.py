@@ -11,7 +11,7 @@ from autowu.trainer.config import build_settings, main
 from autowu.trainer.config_files import to_yaml
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.schedule_settings import AutoWUSettings, WarmupCosineSettings
-from autowu.trainer.settings import Settings, run_name
+from autowu.trainer.settings import Settings
 
 BASELINE = ["schedule.name=warmup_cosine", "optimizer.lr=0.1"]
 
@@ -147,7 +147,7 @@ def test_values_get_the_type_of_their_field() -> None:
 
 
 def test_a_value_may_refer_to_another() -> None:
-    assert run_name(build_settings([], ["name=mine-${seed}", "seed=5"])) == "mine-5"
+    assert build_settings([], ["name=mine-${seed}", "seed=5"]).name == "mine-5"
 
 
 def test_the_written_config_reads_back_as_the_same_settings(tmp_path: Path) -> None:
