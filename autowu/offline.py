@@ -12,6 +12,7 @@ from autowu.scheduler import AutoWU, Phase
 from autowu.sweep import first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
+NUM_COMPARED = 10  # ours: recorded LRs, at least, that tell which other sweep it was
 
 
 class OtherSweepError(ValueError):
@@ -132,7 +133,7 @@ def _check_lr(
         raise OtherSweepError(
             f"step {step} was recorded at LR {recorded[step]:.6g}, and the sweep of this replay"
             f" has {lr:.6g} there",
-            _fitting(recorded[: max(2, step + 1)], settings),
+            _fitting(recorded[: max(NUM_COMPARED, step + 1)], settings),
         )
 
 

@@ -28,7 +28,9 @@ class RecordedRun(NamedTuple):
     scheduler: "AutoWU | None"  # None: the run had another schedule
 
 
-def read_losses(path: str | Path, column: str = "loss") -> tuple[list[float], list[float] | None]:
+def read_losses(
+    path: str | Path, column: str = "loss", *, with_lrs: bool = True
+) -> tuple[list[float], list[float] | None]:
     """Read a recorded loss curve, one loss for each optimizer step, and the LRs if they are there.
 
     Args:
@@ -36,6 +38,7 @@ def read_losses(path: str | Path, column: str = "loss") -> tuple[list[float], li
             tells which. "-" is the standard input. Blank lines are skipped; `nan` and `inf`, and
             `null` in JSON, are losses too.
         column: the CSV column, or the JSON key, that holds the loss; that of the LR is `lr`.
+        with_lrs: whether LRs are read.
 
     Returns:
         Losses (n,) and the learning rates (n,) of their steps; None in a file without `lr`.
@@ -53,11 +56,11 @@ def read_losses(path: str | Path, column: str = "loss") -> tuple[list[float], li
     if first is None:
         raise ValueError(f"{name}: empty, expected a loss a line")
     if first.startswith("{"):
-        rows = _json_rows(lines, column, name)
+        rows = _json_rows(lines, column, name, with_lrs)
     elif _is_number(first):
         rows = ((number, [line]) for number, line in enumerate(lines, 1) if line.strip())
     else:
-        rows = _csv_rows(lines, column, name)
+        rows = _csv_rows(lines, column, name, with_lrs)
     table = [[_to_number(cell, f"{name}, line {number}") for cell in row] for number, row in rows]
     if not table:
         raise ValueError(f"{name}: a header and no losses")
@@ -108,12 +111,14 @@ def _to_number(cell: Any, place: str) -> float:
         raise ValueError(f"{place}: {cell!r} is not a number") from None
 
 
-def _wanted(column: str, columns: Any) -> list[str]:
+def _wanted(column: str, has_lrs: bool) -> list[str]:
     """The columns to read: that of the losses and, where there is one, that of the LRs."""
-    return [column, "lr"] if "lr" in columns and column != "lr" else [column]
+    return [column, "lr"] if has_lrs and column != "lr" else [column]
 
 
-def _csv_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(
+    lines: Sequence[str], column: str, name: str, with_lrs: bool
+) -> Iterator[tuple[int, list[str]]]:
     header = next(line for line in lines if line.strip())
     rows = csv.reader(lines, delimiter=max(",;\t", key=header.count), skipinitialspace=True)
     columns: list[str] | None = None
@@ -125,15 +130,18 @@ def _csv_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[in
                 columns = [cell.strip() for cell in row]
                 if column not in columns:
                     raise ValueError(f"{name}: no column {column!r}, found {_listed(columns)}")
-                indices = [columns.index(wanted) for wanted in _wanted(column, columns)]
+                wanted = _wanted(column, with_lrs and "lr" in columns)
+                indices = [columns.index(each) for each in wanted]
             else:
                 yield rows.line_num, [row[index] if index < len(row) else "" for index in indices]
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num}: {error}") from None
 
 
-def _json_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[int, list[Any]]]:
-    wanted: list[str] = []  # the first entry tells
+def _json_rows(
+    lines: Sequence[str], column: str, name: str, with_lrs: bool
+) -> Iterator[tuple[int, list[Any]]]:
+    entries: list[tuple[int, Any]] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -144,7 +152,9 @@ def _json_rows(lines: Sequence[str], column: str, name: str) -> Iterator[tuple[i
         if not isinstance(entry, dict):
             found = type(entry).__name__
             raise ValueError(f"{name}, line {number}: no key {column!r}, found {found}")
-        wanted = wanted or _wanted(column, entry)
+        entries.append((number, entry))
+    wanted = _wanted(column, with_lrs and any("lr" in entry for _, entry in entries))
+    for number, entry in entries:
         for key in wanted:
             if key not in entry:
                 raise ValueError(f"{name}, line {number}: no key {key!r}, found {_listed(entry)}")

@@ -559,7 +559,28 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
-        state = _of_this_version(state_dict)
+        own = self._settings.as_dict()
+        before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
+        try:
+            self._load(_of_this_version(state_dict))
+        except ValueError:
+            self.__dict__.update(before)
+            raise
+        except Exception as error:  # whatever a damaged state leads to
+            self.__dict__.update(before)
+            raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
+        self._write_lrs()
+        saved = [
+            f"{name}={value!r} (given: {own[name]!r})"
+            for name, value in self._settings.as_dict().items()
+            if value != own[name]
+        ]
+        if saved:
+            warnings.warn(
+                f"the saved run goes on with its own settings: {', '.join(saved)}", stacklevel=2
+            )
+
+    def _load(self, state: Any) -> None:
         self._check_state(state)
         try:
             settings = SchedulerSettings(**state["settings"])
@@ -567,29 +588,28 @@ class AutoWU(LRScheduler):
             raise ValueError(
                 f"the settings of the state are not those of AutoWU: {error}"
             ) from None
-        self._warn_of_other(settings)
-        before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
-        try:
-            self._load(state, settings)
-        except Exception as error:  # whatever a damaged state leads to
-            self.__dict__.update(before)
-            raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
-        self._write_lrs()
-
-    def _load(self, state: dict[str, Any], settings: SchedulerSettings) -> None:
         self._configure(settings)
-        self._first_step = state["first_step"]
-        self._last_test_step = state["last_test_step"]
+        self.last_epoch = check_integer("last_epoch", state["last_epoch"], 0)
+        self._step_count = check_integer("step_count", state["step_count"], 0)
+        self._first_step = check_integer("first_step", state["first_step"], 0)
+        self._last_test_step = check_integer("last_test_step", state["last_test_step"], 0)
+        if self._last_test_step > self.last_epoch:
+            raise ValueError(
+                f"the state has a test at step {self._last_test_step}, and is of step "
+                f"{self.last_epoch}"
+            )
         fall_step, slow_lr = state["fall_step"], state["slow_lr"]
         if fall_step is not None and not 0 <= fall_step < self._warmup_steps:
-            raise ValueError(f"fall_step={fall_step} of {self._warmup_steps} steps")
+            raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
         if slow_lr is not None and not settings.min_lr <= slow_lr <= settings.max_lr:
-            raise ValueError(f"slow_lr={slow_lr} lies outside of [min_lr, max_lr]")
+            raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
         self._sweep = Sweep(settings, fall_step, slow_lr, state["probed_growth"])
         self._switch_step = state["switch_step"]
         self._start_lr = state["start_lr"]
         if (self._switch_step is None) != (self._start_lr is None):
-            raise ValueError(f"switch_step={self._switch_step}, start_lr={self._start_lr}")
+            raise ValueError(
+                f"the state has switch_step={self._switch_step}, start_lr={self._start_lr}"
+            )
         self._diverged = state["diverged"]
         self._tests = [
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
@@ -598,13 +618,19 @@ class AutoWU(LRScheduler):
         self._curve.extend(state["losses"])
         self._interval.load_state_dict(state["interval"])
         self._gp.load_state_dict(state["gp"])
+        num_losses = len(self._curve) + self._interval.num_committed
+        if self._switch_step is None and self._first_step + num_losses != self.last_epoch:
+            raise ValueError(
+                f"a state of {num_losses} losses since step {self._first_step}, at step "
+                f"{self.last_epoch}: it is damaged"
+            )
         self._expect_next_test()
-
-        self.last_epoch = state["last_epoch"]
-        self._step_count = state["step_count"]
         self.base_lrs = [copy_lr(lr) for lr in state["base_lrs"]]
-        self._reference_lr = state["reference_lr"]
+        self._reference_lr = float(state["reference_lr"])
+        if not 0.0 <= self._reference_lr < math.inf:
+            raise ValueError(f"reference_lr={self._reference_lr} of the state is no learning rate")
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+        self.lr_at(self.last_epoch)
 
     def _configure(self, settings: SchedulerSettings) -> None:
         """What follows from the settings alone, with nothing observed."""
@@ -619,18 +645,6 @@ class AutoWU(LRScheduler):
         self._curve = LossCurve(settings.warmup_steps)
         self._interval = Interval()
         self._gp = LossGP(settings.fit, self._kernel, settings.grid_size)
-
-    def _warn_of_other(self, settings: SchedulerSettings) -> None:
-        own = self._settings.as_dict()
-        saved = [
-            f"{name}={value!r} (given: {own[name]!r})"
-            for name, value in settings.as_dict().items()
-            if value != own[name]
-        ]
-        if saved:
-            warnings.warn(
-                f"the saved run goes on with its own settings: {', '.join(saved)}", stacklevel=3
-            )
 
     def _check_unbegun(self, method: str) -> None:
         if first_fall_step(self._settings) is not None:
@@ -862,7 +876,7 @@ def _of_this_version(state: Any) -> Any:
     """A state of an earlier version as one of this: it goes on as it would have gone on then.
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
-    by 2 % in 3.
+    by 2 % in 3. Only after a late set-back are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state

@@ -198,9 +198,29 @@ def test_steps_of_a_run_that_probed_are_not_taken_for_a_fixed_sweep(
         file = write(tmp_path, fmt(LOSSES, lrs_of(probed)))
         error = error_of(["replay", file, *RUN], capsys)
         assert "step 0 was recorded at LR 0.001, and the sweep of this replay has 1e-05" in error
-        flags = error.rpartition("it begins as recorded with ")[2].split()
+        advice, _, other = error.partition("it begins as recorded with ")[2].partition("; ")
+        assert other.strip() == "or the losses alone, with --ignore-lr"
+        flags = advice.split()
         assert flags == ["--sweep", "adaptive", "--first-lr", "0.001"]
         assert replayed(file, capsys, *flags)["switch_step"] == probed.switch_step
+
+
+def test_recorded_lrs_can_be_left_unread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = replayed(write(tmp_path, as_jsonl(LOSSES)), capsys)
+    lrs = [math.nan, *[7.0] * (TOTAL_STEPS - 1)]
+    for text in (as_csv(LOSSES, lrs), as_jsonl(LOSSES, lrs)):
+        assert replayed(write(tmp_path, text), capsys, "--ignore-lr") == plain
+
+
+def test_an_lr_that_some_entries_lack_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = '{"loss": 2.0}\n{"loss": 1.0, "lr": 0.1}\n'
+    assert "line 1: no key 'lr', found 'loss'" in error_of(
+        ["replay", write(tmp_path, text), *RUN], capsys
+    )
 
 
 def test_the_first_lr_of_an_adaptive_sweep_is_taken_from_the_file_and_said(

@@ -485,3 +485,16 @@ def test_ctrl_c_in_a_shell_then_the_same_command(tmp_path: Path) -> None:
     assert "test accuracy" in again.stdout
     assert main([*longer, "name=undisturbed"]) == 0
     assert_same_run(tmp_path / "undisturbed", folder)
+
+
+def test_recorded_lrs_are_autowus_own_whatever_a_group_makes_of_them(tmp_path: Path) -> None:
+    """So that the steps of a run can be replayed."""
+    from autowu import replay
+    from autowu.recordings import read_losses
+
+    assert run(tmp_path / "scaled", "optimizer.lr_mult.features=0.1") == 0
+    losses, lrs = read_losses(tmp_path / "scaled" / "steps.csv")
+    replayed = replay(losses, 88, 22, lrs=lrs, sweep="adaptive")
+    summary = json.loads((tmp_path / "scaled" / "summary.json").read_text())
+    assert replayed.switch_step == summary["switch_step"]
+    assert replayed.start_lr == pytest.approx(summary["start_lr"])

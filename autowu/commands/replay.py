@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     add = parser.add_argument
     add("file", metavar="FILE", help=FILE_HELP)
     add("--column", default="loss", metavar="NAME", help="of the losses (default: loss)")
+    add("--ignore-lr", action="store_true", default=False, help="leave a column lr unread")
     add("--json", action="store_true", default=False, help="print one JSON document")
     add("--plot", type=Path, default=None, metavar="FILE", help="draw it (.png, .svg or .pdf)")
     add("--paper", action="store_true", default=False, help="behave as published")
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     plot, as_json, paper = settings.pop("plot"), settings.pop("json"), settings.pop("paper")
     if paper and settings["steps_per_epoch"] is None:
         raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
-    losses, lrs = read_losses(file, column)
+    losses, lrs = read_losses(file, column, with_lrs=not settings.pop("ignore_lr"))
 
     from autowu.offline import OtherSweepError, advice, replay
     from autowu.settings import PAPER
@@ -55,7 +56,10 @@ def run(options: argparse.Namespace) -> None:
     try:
         scheduler = replay(losses, lrs=lrs, **((PAPER if paper else {}) | settings))
     except OtherSweepError as error:
-        raise ValueError(f"{error.difference}; {advice(_flags(error.fitting))}") from None
+        raise ValueError(
+            f"{error.difference}; {advice(_flags(error.fitting))}; or the losses alone, with"
+            " --ignore-lr"
+        ) from None
     if plot:
         from autowu.plotting import plot_scheduler
 

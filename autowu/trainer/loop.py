@@ -53,7 +53,7 @@ def train_epoch(
     num_left = images.steps_per_epoch - state.progress.epoch_step
     for micro_batches in batches:
         num_left -= 1
-        lr = float(scheduler.get_last_lr()[0])
+        lr = state.lr
         sweeps = state.is_sweeping
         step = state.progress.step + journal.num_unseen
         loss = take_step(micro_batches, measure_gradient=num_left == 0, step=step)

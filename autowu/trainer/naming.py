@@ -1,7 +1,8 @@
 """The name of a run that was given none: its main settings, then whatever else sets it apart.
 
-`digits-small_cnn-adamp-autowu-batch32-epochs30-seed0-decay=wsd_linear`. What does not change the
-result is left out, so that such a run is found again; what is as usual, so that names stay short.
+`digits-small_cnn-adamp-autowu-batch32-epochs30-seed0-decay=wsd_linear`. What may
+change while a run goes on is left out, so that it is found again; what is as usual, so that names
+stay short.
 """
 
 import re
@@ -14,14 +15,6 @@ from autowu.trainer.settings import SECTIONS, Settings
 
 MAX_LENGTH = 120  # characters; more only where the main settings alone take that many
 IN_MAIN_NAME = ("model.name", "data.batch_size", "epochs", "seed")
-LEFT_OUT = (
-    *FREE_TO_CHANGE,
-    "device",
-    "checkpoint_every",
-    "log_every",
-    "layer_norms",
-    "check_finite",
-)
 
 
 def run_name(settings: Settings) -> str:
@@ -65,7 +58,11 @@ def _unusual(settings: Settings) -> list[str]:
     namesakes = Counter(key.rpartition(".")[2] for key in chosen)
     parts = []
     for key, value in chosen.items():
-        if key in IN_MAIN_NAME or key.startswith(LEFT_OUT) or _text(value) == _text(usual[key]):
+        if (
+            key in IN_MAIN_NAME
+            or key.startswith(FREE_TO_CHANGE)
+            or _text(value) == _text(usual[key])
+        ):
             continue
         last = key.rpartition(".")[2]
         parts.append(f"{last if namesakes[last] == 1 else key}={_text(value)}")

@@ -37,6 +37,13 @@ class RunState:
         return isinstance(self.scheduler, AutoWU) and self.scheduler.phase is Phase.WARMUP
 
     @property
+    def lr(self) -> float:
+        """The LR of the next step: AutoWU's own, which groups multiply; else the first group's."""
+        if isinstance(self.scheduler, AutoWU):
+            return self.scheduler.lr_at(self.scheduler.last_epoch)
+        return float(self.scheduler.get_last_lr()[0])
+
+    @property
     def model(self) -> dict[str, Any]:
         """The weights that whoever loads them wants: those that were evaluated, if others train."""
         return self.network.state_dict() if self.evaluated is None else self.evaluated

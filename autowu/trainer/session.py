@@ -76,7 +76,7 @@ def run_to_the_end(
             is_last = progress.epoch == settings.epochs
             if is_last or stopping or checkpoints.is_due_after_epoch(progress):
                 checkpoints.save(state)
-            screen.epoch_done(metrics, lr=float(state.scheduler.get_last_lr()[0]))
+            screen.epoch_done(metrics, lr=state.lr)
             tracker.log(metrics)
             if stopping and not is_last:
                 raise Interrupted(stop.number)

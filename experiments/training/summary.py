@@ -12,5 +12,5 @@ def mean_text(values: Sequence[float], digits: int = 2) -> str:
     """
     if not values:
         return "not run"
-    mean = f"{statistics.fmean(values):.{digits}f}"
+    mean = f"{statistics.fmean(values):z.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
