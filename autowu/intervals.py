@@ -9,7 +9,6 @@ import math
 from dataclasses import replace
 
 from autowu.settings import SchedulerSettings
-from autowu.sweep import fast_steps
 
 MAX_GROWTH = 1.2  # ours: the LR grows by at most this factor between two tests
 
@@ -27,25 +26,24 @@ def next_test_point(
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
         is_fast: the sweep waits for the loss to fall: tests are as frequent as "auto" has them, at
-            least, or the LR would be past the good ones at the first. After that they are as
-            frequent as in the fixed sweep, which grows faster in general.
-        growth: what the log of the LR grows by in a step, where that is more than in the fixed
-            sweep: after a fast piece that went too far, when little of `W` is left.
+            least, or the LR would be past the good ones at the first.
+        growth: what the log of the LR grows by in a step from now on. Where that is less than in
+            the fixed sweep, tests are as frequent as there.
     """
     cap = settings.warmup_steps
     interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
     if is_fast and interval != "auto":
         auto = replace(settings, test_interval="auto")
-        return min(next_test_point(step, settings), next_test_point(step, auto, is_fast=True))
+        return min(next_test_point(step, settings), next_test_point(step, auto, growth=growth))
     if interval == "epoch":
         interval = epoch_steps  # type: ignore[assignment]
     if isinstance(interval, int):
         point = (step // interval + 1) * interval
     elif epoch_steps is None:
-        point = step + _longest_interval(step, settings, is_fast, growth)
+        point = step + _longest_interval(step, settings, growth)
     else:
         start = step // epoch_steps * epoch_steps
-        longest = _longest_interval(start, settings, is_fast, growth)
+        longest = _longest_interval(start, settings, growth)
         num_intervals = math.ceil(epoch_steps / longest)
         # Interval i of the epoch ends after floor(i * epoch_steps / num_intervals) of its steps.
         done = ((step - start + 1) * num_intervals - 1) // epoch_steps
@@ -65,12 +63,11 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
     return True
 
 
-def _longest_interval(step: int, settings: SchedulerSettings, is_fast: bool, growth: float) -> int:
+def _longest_interval(step: int, settings: SchedulerSettings, growth: float) -> int:
     """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
     cap = settings.warmup_steps
     if settings.growth == "exponential":
-        length = fast_steps(settings) if is_fast else cap
-        least = math.log(settings.max_lr / settings.min_lr) / length  # of log(LR) in a step
+        least = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
         steps = math.log(MAX_GROWTH) / max(growth, least)
     else:
         slope = (settings.max_lr - settings.min_lr) / cap

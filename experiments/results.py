@@ -1,7 +1,12 @@
 """Which file the rows of an experiment are in: the committed one, or another that was asked for."""
 
 import argparse
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import TypeVar
+
+Run = TypeVar("Run")
+Key = TypeVar("Key")
 
 
 def add_results_option(parser: argparse.ArgumentParser, committed: Path | None) -> None:
@@ -35,10 +40,31 @@ def is_committed(results: Path, committed: Path) -> bool:
     return False
 
 
-def say_done(results: Path, num_done: int, num_runs: int) -> None:
-    """How many of the runs have a row, and where that are all, how they are made anew."""
-    hint = "; --results FILE makes them anew" if num_done == num_runs else ""
-    print(f"{num_done} of {num_runs} runs are there (in {shown(results)}{hint})", flush=True)
+def refuse_tables_of_others(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, committed: Path
+) -> None:
+    """For an option `--tables`: README and figures show committed rows alone."""
+    if options.tables and options.results.resolve() != committed.resolve():
+        parser.error("--tables: is for the committed rows, leave --results out")
+
+
+def still_to_run(
+    results: Path, runs: Iterable[Run], key: Callable[[Run], Key], done: Container[Key]
+) -> list[Run]:
+    """The runs that have no row; prints how many have one, and how they are made anew if all.
+
+    Args:
+        results: the file of the rows.
+        runs: all that are wanted.
+        key: what tells the row of a run from the others.
+        done: the keys of the rows.
+    """
+    wanted = list(runs)
+    missing = [run for run in wanted if key(run) not in done]
+    hint = "" if missing else "; --results FILE makes them anew"
+    num_done = len(wanted) - len(missing)
+    print(f"{num_done} of {len(wanted)} runs are there (in {shown(results)}{hint})", flush=True)
+    return missing
 
 
 def shown(path: Path) -> Path:

@@ -437,17 +437,19 @@ def test_tests_are_spaced_by_the_growth_of_the_fast_piece(steps_per_epoch: int |
     settings = build(4_000, steps_per_epoch).settings
     point, fast = 0, Sweep(settings, None)
     while point < 400:
-        following = next_test_point(point, settings, is_fast=True)
+        following = next_test_point(point, settings, is_fast=True, growth=fast.growth)
         assert fast.lr(following) / fast.lr(point) <= 1.2 * (1 + 1e-9)
         point = following
-    assert next_test_point(0, settings) > next_test_point(0, settings, is_fast=True)
+    often = next_test_point(0, settings, is_fast=True, growth=fast.growth)
+    assert next_test_point(0, settings) > often
 
 
 @pytest.mark.parametrize("test_interval", [100, "epoch"])
 def test_a_fast_sweep_is_tested_as_often_as_auto_whatever_the_interval(test_interval: Any) -> None:
     auto = build(500, 50).settings
     sparse = build(500, 50, test_interval=test_interval).settings
+    growth = Sweep(sparse, None).growth
     for step in range(0, 100, 7):
-        expected = next_test_point(step, auto, is_fast=True)
-        assert next_test_point(step, sparse, is_fast=True) == expected
+        expected = next_test_point(step, auto, is_fast=True, growth=growth)
+        assert next_test_point(step, sparse, is_fast=True, growth=growth) == expected
     assert next_test_point(0, sparse) == (100 if test_interval == 100 else 50)

@@ -1,8 +1,8 @@
 """The name of a run that was given none: its main settings, then whatever else sets it apart.
 
-`digits-small_cnn-adamp-autowu-batch32-epochs30-seed0-decay=wsd_linear`. What may
-change while a run goes on is left out, so that it is found again; what is as usual, so that names
-stay short.
+`digits-small_cnn-adamp-autowu-batch32-epochs30-seed0-decay=wsd_linear`. What may change
+while a run goes on is left out, so that it is found again; what is as usual, so that names stay
+short.
 """
 
 import re

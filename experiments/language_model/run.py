@@ -30,7 +30,7 @@ from transformers import (
 from autowu.integrations.transformers import AutoWUTrainer
 from autowu.probe import NUM_SAMPLES
 from experiments.language_model.text import Text, standard_library
-from experiments.results import add_results_option, curves_beside, say_done
+from experiments.results import add_results_option, curves_beside, still_to_run
 from experiments.tables import append_row, commit, read_rows, write_rows
 
 FOLDER = Path(__file__).parent
@@ -213,8 +213,7 @@ def run(todo: Sequence[Cell], size: Size, results: Path, num_processes: int) -> 
     done = {key_of(row) for row in read_rows(results)}
     # A curve is written before its row, and so may lie there without one after a kill.
     write_rows(curves, [row for row in read_rows(curves) if key_of(row) in done])
-    missing = [cell for cell in todo if key_of(cell.columns(size)) not in done]
-    say_done(results, len(todo) - len(missing), len(todo))
+    missing = still_to_run(results, todo, lambda cell: key_of(cell.columns(size)), done)
     spawn = get_context("spawn")
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(num_processes, spawn, **one_thread) as pool:

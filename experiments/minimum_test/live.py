@@ -23,7 +23,7 @@ from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import SweepKind
 from experiments.minimum_test.curves import OFFSET, SHAPES, Shape
 from experiments.minimum_test.run import FOUND_FRACTION, NOISES
-from experiments.results import add_results_option, is_committed, say_done
+from experiments.results import add_results_option, is_committed, still_to_run
 from experiments.tables import (
     append_row,
     commit,
@@ -196,9 +196,7 @@ def main() -> None:
     results = parser.parse_args().results
     torch.set_num_threads(1)
     known = {tuple(row[name] for name in Run._fields) for row in read_rows(results)}
-    wanted = list(runs())
-    missing = [run for run in wanted if run.key() not in known]
-    say_done(results, len(wanted) - len(missing), len(wanted))
+    missing = still_to_run(results, runs(), Run.key, known)
     version = commit()
     for run in missing:
         append_row(results, row_of(run, version))

@@ -20,7 +20,7 @@ from autowu import replay
 from autowu.minimum_test import num_consecutive_positive
 from autowu.settings import PAPER
 from experiments.minimum_test.curves import SHAPES, fallen_fraction, noisy_losses
-from experiments.results import add_results_option, say_done
+from experiments.results import add_results_option, still_to_run
 from experiments.tables import append_row, commit, read_rows
 
 RESULTS = Path(__file__).parent / "results.csv"
@@ -105,10 +105,8 @@ def main() -> None:
         (r["method"], r["shape"], r["noise"], r["total_steps"], r["seed"])
         for r in read_rows(options.results)
     }
-    wanted = list(cells(options.curves, options.method or list(METHODS)))
-    missing = [cell for cell in wanted if key_of(cell) not in done]
-    say_done(options.results, len(wanted) - len(missing), len(wanted))
-    for cell in missing:
+    wanted = cells(options.curves, options.method or list(METHODS))
+    for cell in still_to_run(options.results, wanted, key_of, done):
         append_row(options.results, run_curve(cell))
 
 

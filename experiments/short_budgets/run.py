@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from autowu.settings import PAPER
-from experiments.results import add_results_option, is_committed, say_done
+from experiments.results import add_results_option, is_committed, still_to_run
 from experiments.tables import (
     append_row,
     commit,
@@ -136,20 +136,20 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
+def key_of(cell: tuple[int, str, int]) -> tuple[str, str, str]:
+    """What tells its row from the others."""
+    epochs, method, seed = cell
+    return method, str(epochs), str(seed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, default=Path("runs/short_budgets"))
     add_results_option(parser, RESULTS)
     options = parser.parse_args()
     known = {(row["method"], row["epochs"], row["seed"]) for row in read_rows(options.results)}
-    wanted = list(itertools.product(EPOCHS, METHODS, SEEDS))
-    missing = [
-        (epochs, method, seed)
-        for epochs, method, seed in wanted
-        if (method, str(epochs), str(seed)) not in known
-    ]
-    say_done(options.results, len(wanted) - len(missing), len(wanted))
-    for epochs, method, seed in missing:
+    wanted = itertools.product(EPOCHS, METHODS, SEEDS)
+    for epochs, method, seed in still_to_run(options.results, wanted, key_of, known):
         row = run(method, epochs, seed, options.output_dir)
         append_row(options.results, row)
         print(f"{epochs:3} epochs  {method:20} {row['test_accuracy']}", flush=True)

@@ -39,7 +39,7 @@ from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
-from experiments.results import add_results_option, is_committed
+from experiments.results import add_results_option, is_committed, refuse_tables_of_others
 from experiments.tables import commit, done_rows, markdown_table, put_between_marks, write_rows
 
 FOLDER = Path(__file__).parent
@@ -386,8 +386,7 @@ def main() -> None:
     if options.tables:
         if options.device or options.compiled:
             parser.error("--tables measures nothing: leave --device and --compiled out")
-        if options.results.resolve() != RESULTS.resolve():
-            parser.error("--tables: is for the committed rows, leave --results out")
+        refuse_tables_of_others(parser, options, RESULTS)
         return report(kept, RESULTS)
     device = options.device or "cpu"
     cells = [cell for cell in CELLS[device] if cell.compile or not options.compiled]

@@ -8,7 +8,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments.results import add_results_option, is_committed, say_done, shown
+from experiments.results import (
+    add_results_option,
+    is_committed,
+    refuse_tables_of_others,
+    shown,
+    still_to_run,
+)
 from experiments.tables import append_row, commit, done_rows, read_rows, write_rows
 
 
@@ -34,8 +40,7 @@ def run_cells(path: Path, cells: Sequence[Cell], processes: int = 2) -> None:
         write_rows(path, done)
     keys = list(cells[0].key()) if cells else []
     finished = {tuple(row[name] for name in keys) for row in done}
-    waiting = [cell for cell in cells if tuple(cell.key().values()) not in finished]
-    say_done(path, len(cells) - len(waiting), len(cells))
+    waiting = still_to_run(path, cells, lambda cell: tuple(cell.key().values()), finished)
     version = commit()
     context = get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=_begin) as pool:
@@ -97,8 +102,7 @@ def parse_options(description: str, results: Path) -> argparse.Namespace:
     options = parser.parse_args()
     if options.tables and options.not_run:
         parser.error("--tables and --not-run: give one of them")
-    if options.tables and options.results.resolve() != results.resolve():
-        parser.error("--tables: is for the committed rows, leave --results out")
+    refuse_tables_of_others(parser, options, results)
     return options
 
 
