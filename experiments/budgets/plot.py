@@ -13,6 +13,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
+from scipy.stats import t
 
 from autowu.plotting import STYLE
 from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
@@ -82,10 +83,9 @@ def all_budgets(rows: list[Row]) -> list[Budget]:
     return sorted(known, key=lambda budget: (budget[0] == "cifar10", budget[2], budget[1]))
 
 
-def steps_of(rows: list[Row], budget: Budget) -> str:
+def steps_of(budget: Budget) -> int:
     task, epochs, size = budget
-    per_epoch = {"digits": 1437, "cifar10": 10_000}[task] // size
-    return f"{epochs * per_epoch:,}"
+    return epochs * ({"digits": 1437, "cifar10": 10_000}[task] // size)
 
 
 def table(rows: list[Row]) -> str:
@@ -100,7 +100,7 @@ def table(rows: list[Row]) -> str:
             [
                 f"{task}, batch {size}",
                 epochs,
-                steps_of(rows, budget),
+                f"{steps_of(budget):,}",
                 f"**{gap}**" if met else gap,
                 gain,
                 p_value,
@@ -134,6 +134,64 @@ def costs(rows: list[Row]) -> str:
         lines.append((name, runs, f"{sum(known)} of {len(known)}", median))
     header = ("method", "runs", f"budgets within {GOAL} points of tuned", "median points below it")
     return markdown_table(header, lines)
+
+
+def means(rows: list[Row]) -> str:
+    """By how much AutoWU is above others, in the mean over budgets, with 95 % intervals."""
+    budgets = all_budgets(rows)
+    groups = {
+        "below 30 steps": [b for b in budgets if steps_of(b) < 30],
+        "30 to 299 steps": [b for b in budgets if 30 <= steps_of(b) < 300],
+        "300 steps and more": [b for b in budgets if steps_of(b) >= 300],
+        "30 steps and more": [b for b in budgets if steps_of(b) >= 30],
+        "CIFAR-10": [b for b in budgets if b[0] == "cifar10"],
+        "all": budgets,
+    }
+    lines = []
+    for name, chosen in groups.items():
+        tuned = mean_gaps(rows, chosen, TUNED)
+        other_seeds = mean_gaps(rows, chosen, TUNED, without_seed="0")
+        lines.append(
+            [
+                name,
+                len(chosen),
+                interval_text(tuned),
+                interval_text(other_seeds),
+                f"{sum(gap >= -GOAL for gap in other_seeds)} of {len(other_seeds)}",
+                *(
+                    interval_text(mean_gaps(rows, chosen, method))
+                    for method in ("autowu_no_probe", "schedulefree")
+                ),
+            ]
+        )
+    header = ["budgets", "n", "AutoWU - tuned", "the same without seed 0"]
+    header += [f"within {GOAL} points without it", "AutoWU - without its probe"]
+    return markdown_table([*header, "AutoWU - Schedule-Free"], lines)
+
+
+def mean_gaps(
+    rows: list[Row], budgets: list[Budget], method: str, without_seed: str | None = None
+) -> list[float]:
+    """Of each budget the mean difference of equal seeds between AutoWU and a method."""
+    gaps = []
+    for budget in budgets:
+        ours, others = accuracies(rows, budget, DEFAULT), accuracies(rows, budget, method)
+        seeds = (ours.keys() & others.keys()) - {without_seed}
+        if seeds:
+            gaps.append(statistics.fmean(ours[seed] - others[seed] for seed in seeds))
+    return gaps
+
+
+def interval_text(values: list[float]) -> str:
+    """`mean ± half of the 95 % interval` by Student's t.
+
+    >>> interval_text([1.0, 2.0, 3.0]), interval_text([])
+    ('2.00 ± 2.48', 'not run')
+    """
+    if len(values) < 2:
+        return "not run"
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):z.2f} ± {half:.2f}"
 
 
 def label_of(method: str) -> str:
@@ -187,6 +245,7 @@ def main() -> None:
     rows = read_rows(RESULTS)
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "costs", costs(rows))
+    put_between_marks(FOLDER / "README.md", "means", means(rows))
     figure(rows).savefig(FOLDER / "budgets.png", dpi=110)
 
 
