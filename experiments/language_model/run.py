@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -27,19 +28,24 @@ from transformers import (
     TrainingArguments,
 )
 
+from autowu import sweep
 from autowu.integrations.transformers import AutoWUTrainer
 from autowu.probe import NUM_SAMPLES
 from experiments.language_model.text import Text, standard_library
 from experiments.results import add_results_option, curves_beside, still_to_run
 from experiments.tables import append_row, commit, read_rows, write_rows
+from experiments.training.cells import cpu_name
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of the baseline
 WARMUP_FRACTION = 0.1  # of the baseline's steps
-PROBED = "autowu after a probe"  # the Trainer's default; the others begin at `min_lr`
+BEFORE = 1.03  # `autowu.sweep.PROBED_GROWTH`, as it was
+PROBED = "autowu after a probe"  # the Trainer's default
+PROBED_BEFORE = "autowu after a probe, 3 % a step"  # as it was; the others begin at `min_lr`
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
     PROBED: {},
+    PROBED_BEFORE: {},
     "autowu": {},
     "autowu max_lr=0.01": {"max_lr": 0.01},
     "autowu max_lr=0.1": {"max_lr": 0.1},
@@ -147,7 +153,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
     if cell.peak_lr is None:
         settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
-        num_samples = NUM_SAMPLES if cell.method == PROBED else 0
+        num_samples = NUM_SAMPLES if cell.method in (PROBED, PROBED_BEFORE) else 0
         return AutoWUTrainer(
             build_model(size), arguments, autowu=settings, probe=num_samples, **data
         )
@@ -169,7 +175,9 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
         trainer = build_trainer(cell, size, text, output_dir)
         trainer.remove_callback(PrinterCallback)
         start = time.process_time()
-        trainer.train()
+        growth = BEFORE if cell.method == PROBED_BEFORE else sweep.PROBED_GROWTH
+        with mock.patch.object(sweep, "PROBED_GROWTH", growth):
+            trainer.train()
         cpu_seconds = time.process_time() - start
         validation_loss = trainer.evaluate()["eval_loss"]
     assert trainer.state.global_step == size.num_steps
@@ -188,7 +196,7 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "commit": commit(),
-        "device": "cpu",
+        "device": cpu_name(),
     }
     curve = [
         {
@@ -236,7 +244,9 @@ def main() -> None:
     add_results_option(parser, committed=None)
     options = parser.parse_args()
     if options.held_out:
-        chosen = options.methods or [name for name in methods if "max_lr" not in name]
+        chosen = options.methods or [
+            name for name in methods if "max_lr" not in name and name != PROBED_BEFORE
+        ]
         results = options.results or FOLDER / "held_out_results.csv"
         run(cells(chosen), HELD_OUT, results, options.processes)
     else:

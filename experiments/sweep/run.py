@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from autowu import AutoWU, probe
+from autowu import AutoWU, probe, sweep
 from autowu.probe import NUM_SAMPLES, probe_lrs
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
@@ -41,13 +41,19 @@ BOUNDED = "adaptive, max_lr 0.01"
 PROBED = "adaptive, after a probe"
 PROBED_LESS = "adaptive, after a probe, its images taken off the run"
 PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
+PROBED_BEFORE = "adaptive, after a probe, 3 % a step"
 PROBES = (PROBED, PROBED_LESS)
+# Constants of `autowu.sweep` in place of its own.
+PACES = {PROBED_BEFORE: {"PROBED_GROWTH": 1.03}}
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
     PROBED: AutoWU,
     PROBED_LESS: AutoWU,
     PROBED_BY_HALF: AutoWU,
+    PROBED_BEFORE: AutoWU,
 }
+# Of the variants that were not kept those that are run at 4,972 steps, too.
+LONG = ("a tenth of that LR a step", "slow only while it falls")
 SIMULATED_STEPS = (60, 120, 500, 5_000)
 Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
 
@@ -91,12 +97,16 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            num_images = NUM_SAMPLES if method in (*PROBES, PROBED_BY_HALF) else 0
+            probed = (*PROBES, PROBED_BY_HALF, PROBED_BEFORE)
+            num_images = NUM_SAMPLES if method in probed else 0
             recipe = Recipe(
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
         distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
-        with mock.patch.object(probe, "MAX_DISTANCE", distance):
+        with (
+            mock.patch.object(probe, "MAX_DISTANCE", distance),
+            mock.patch.multiple(sweep, **PACES.get(method, {})),
+        ):
             outcome = train(
                 task,
                 recipe,
@@ -152,7 +162,6 @@ def simulated_cells() -> list[SimulatedCell]:
         for curvature in CURVATURES
         for method in ("warmup_cosine", PROBED, *VARIANTS)
         for seed in range(1 if method == "warmup_cosine" else 5)
-        if total_steps < 5_000 or method in ("warmup_cosine", PROBED, *KEPT)
     ]
 
 
@@ -186,7 +195,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             for method in [*((name, None, None) for name in names), *grid]
         ]
     if part == "vit":
-        names = (*PROBES, *KEPT, "without the test of a plateau", BOUNDED)
+        names = (*PROBES, PROBED_BEFORE, *KEPT, "without the test of a plateau", BOUNDED)
         grid = [("warmup_cosine", lr, 0.1) for lr in PEAK_LRS["adamw"]]
         return [
             SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
@@ -205,7 +214,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         SweepCell("digits", optimizer, 32, 113, method, seed, root)
         for seed in range(3)
         for optimizer in OPTIMIZERS
-        for method in ((name, None, None) for name in (PROBED, *KEPT))
+        for method in methods(optimizer, (PROBED, *KEPT, *LONG))
     ]
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -133,7 +134,20 @@ def carry_out(options: argparse.Namespace, results: Path, cells: Sequence[Cell])
 
 
 def cpu_name() -> str:
-    return f"cpu, {os.cpu_count()} cores, one thread a run"
+    """What a run depends on: other processors round differently, and so train to other weights."""
+    from torch.backends.cpu import get_cpu_capability  # which instructions torch uses
+
+    return f"{cpu_model()}, {get_cpu_capability()}, {os.cpu_count()} cores, one thread a run"
+
+
+def cpu_model() -> str:
+    """Of the processor, as Linux tells it: "cpu AMD EPYC, family 23, model 1"."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    told = {name.strip(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{key.split()[-1]} {told[key]}" for key in ("cpu family", "model") if key in told]
+    return ", ".join([f"cpu {name}", *numbers])
 
 
 def _begin() -> None:
