@@ -43,8 +43,7 @@ PROBED_LESS = "adaptive, after a probe, its images taken off the run"
 PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
 PROBED_BEFORE = "adaptive, after a probe, 3 % a step"
 PROBES = (PROBED, PROBED_LESS)
-# Constants of `autowu.sweep` in place of its own.
-PACES = {PROBED_BEFORE: {"PROBED_GROWTH": 1.03}}
+BEFORE = 1.03  # `autowu.sweep.PROBED_GROWTH`, as it was
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
     PROBED: AutoWU,
@@ -103,9 +102,10 @@ class SweepCell:
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
         distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
+        growth = BEFORE if method == PROBED_BEFORE else sweep.PROBED_GROWTH
         with (
             mock.patch.object(probe, "MAX_DISTANCE", distance),
-            mock.patch.multiple(sweep, **PACES.get(method, {})),
+            mock.patch.object(sweep, "PROBED_GROWTH", growth),
         ):
             outcome = train(
                 task,
