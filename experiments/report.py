@@ -121,8 +121,8 @@ def compare(ours: dict[str, float], baseline: dict[str, float], decimals: int = 
         decimals: to which they are rounded.
     """
     differences = [ours[seed] - baseline[seed] for seed in ours if seed in baseline]
-    shown = dict.fromkeys(("difference", "difference_deviation", "p_value"), NOT_AVAILABLE)
-    shown["pairs"] = str(len(differences))
+    shown = {"pairs": str(len(differences))}
+    shown |= dict.fromkeys(("difference", "difference_deviation", "p_value"), NOT_AVAILABLE)
     if differences:
         shown["difference"] = f"{statistics.fmean(differences):.3f}"
     if len(differences) > 1:

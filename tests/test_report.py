@@ -14,10 +14,10 @@ from experiments.collect import COLUMNS, Row, run_row
 from experiments.curves import draw_curves, thin
 from experiments.figure7 import plot as figure7
 from experiments.paper import LOOKS, comparison_table, full_budget, with_looks
-from experiments.report import compare, main
+from experiments.report import compare, main, summarize, to_markdown
 from experiments.table1.plot import label_of
 from experiments.table1.scheduler_share import IDENTITY
-from experiments.tables import read_rows
+from experiments.tables import read_rows, write_rows
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -327,6 +327,19 @@ def test_the_scheduler_alone_makes_the_tests_of_its_run(tmp_path: Path) -> None:
     assert 0 < float(row["share"]) == pytest.approx(share, rel=0.2, abs=1e-3)
 
 
+def test_rows_of_the_share_whose_runs_are_gone_stay(tmp_path: Path) -> None:
+    from experiments.table1 import scheduler_share
+
+    output = tmp_path / "scheduler.csv"
+    rows = read_rows(EXPERIMENTS / "table1" / "scheduler.csv")
+    write_rows(output, rows)
+    with pytest.raises(SystemExit, match="no finished run of AutoWU, nothing is written"):
+        scheduler_share.main([str(tmp_path), "--output", str(output)])
+    again, other = rows[0] | {"share": "0.5"}, rows[0] | {"seed": "1"}
+    assert scheduler_share.merged(rows, [again, other]) == [again, *rows[1:], other]
+    assert read_rows(output) == rows
+
+
 HEADER = re.compile(r"(\d+K?) (\d+\.\d+)(?: \((\d+\.\d+)\))?")
 
 
@@ -369,6 +382,15 @@ def test_every_table_and_figure_has_its_folder(folder: str) -> None:
         assert tuple(row) == COLUMNS
         if row["status"] == "not run":
             assert not any(row[name] for name in COLUMNS[COLUMNS.index("n") :])
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.glob("*/summary.md")), ids=lambda path: path.parent.name
+)
+def test_a_committed_summary_is_that_of_its_rows(path: Path) -> None:
+    lines = summarize(results(path.parent))
+    assert read_rows(path.with_name("summary.csv")) == lines
+    assert path.read_text() == to_markdown(lines) + "\n"
 
 
 def test_each_share_of_the_scheduler_is_of_one_run_of_table_1() -> None:

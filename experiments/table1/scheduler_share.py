@@ -4,7 +4,7 @@
 
 The losses in steps.csv are given to `autowu.replay` with the run's settings, on this machine's CPU,
 where the tests of a run on a GPU are made, too. Collecting a loss that lies on a GPU is not in it.
-Run it on the machine that made the runs.
+Run it on the machine that made the runs. Rows of other runs stay as they are.
 """
 
 import argparse
@@ -59,6 +59,12 @@ def scheduler_row(run: Path) -> Row | None:
     }
 
 
+def merged(rows: Sequence[Row], made: Sequence[Row]) -> list[Row]:
+    """The rows with those that were made in the place of their like, or else at the end."""
+    by_key = {tuple(row[name] for name in IDENTITY): row for row in [*rows, *made]}
+    return list(by_key.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(
@@ -72,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = [row for run in runs if (row := scheduler_row(run)) is not None]
     except ReportError as error:
         raise SystemExit(f"scheduler_share: {error}") from None
-    write_rows(options.output, rows)
+    if not rows:
+        raise SystemExit("scheduler_share: no finished run of AutoWU, nothing is written")
+    write_rows(options.output, merged(read_rows(options.output), rows))
     for row in rows:
         print(*row.values())
 
