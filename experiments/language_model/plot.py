@@ -17,11 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
+from experiments.language_model.run import PROBED
 from experiments.tables import markdown_table, put_between_marks, read_rows
 
 FOLDER = Path(__file__).parent
-HEADLINE, BASELINE = "autowu", "warmup_cosine"
-BOUNDED = "autowu max_lr=0.01"
+HEADLINE, BASELINE = PROBED, "warmup_cosine"
+UNPROBED = "autowu"
 DASHED = (0, (4, 2))
 Row = dict[str, str]
 
@@ -123,10 +124,12 @@ def draw_validation(axes: Axes, rows: Sequence[Row]) -> None:
     )
     mean, deviation = mean_and_deviation(losses(select(rows, HEADLINE)))
     axes.axhspan(mean - deviation, mean + deviation, color="0.88", linewidth=0)
-    axes.axhline(mean, color="black", linewidth=1.4, label="AutoWU, mean ± sd of 3 seeds")
+    axes.axhline(
+        mean, color="black", linewidth=1.4, label="AutoWU after a probe, mean ± sd of 3 seeds"
+    )
     for method, marker, label in (
-        (HEADLINE, "o", "AutoWU, each seed at the LR it found"),
-        (BOUNDED, "D", "the same with max_lr=0.01"),
+        (HEADLINE, "o", "AutoWU after a probe, each seed at the LR it found"),
+        (UNPROBED, "D", "AutoWU without a probe"),
     ):
         found = select(rows, method)
         axes.plot(
@@ -161,8 +164,8 @@ def draw_curves(upper: Axes, lower: Axes, curves: Sequence[Row], best: str) -> N
         line(select(curves, BASELINE, lr), label, color="0.8", linewidth=1.0)
     line(select(curves, BASELINE, best), f"warmup-cosine, {best}", color="0.45", linestyle=DASHED)
     for method, label, look in (
-        (HEADLINE, "AutoWU, 3 seeds", {"linewidth": 1.2}),
-        (BOUNDED, "AutoWU, max_lr=0.01", {"linewidth": 1.2, "linestyle": (0, (1, 1.2))}),
+        (HEADLINE, "AutoWU after a probe, 3 seeds", {"linewidth": 1.2}),
+        (UNPROBED, "AutoWU without a probe", {"linewidth": 1.2, "linestyle": (0, (1, 1.2))}),
     ):
         rows = select(curves, method)
         for seed in sorted({row["seed"] for row in rows}):

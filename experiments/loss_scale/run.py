@@ -9,14 +9,16 @@ LRs are divided by the scale, and so is its range of LRs here. A row for each ru
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training import methods
 from experiments.training.cells import main as cells_main
-from experiments.training.figures import bars
+from experiments.training.figures import dots
 from experiments.training.summary import mean_text
 from experiments.training.trial import train
 
@@ -134,16 +136,37 @@ def table(rows: list[dict[str, str]]) -> str:
     return markdown_table(header, lines)
 
 
+def figure(rows: list[dict[str, str]]) -> Figure:
+    """Mean accuracies less those of the default with the loss as it is."""
+    groups: dict[str, dict[tuple[str, str], list[float]]] = {}
+    order = [(name, str(size), str(epochs)) for name, size, epochs in BUDGETS]
+    for row in sorted(rows, key=lambda r: order.index((r["task"], r["batch_size"], r["epochs"]))):
+        run = f"{row['task']} {row['batch_size']}\n{row['epochs']} epochs\n{row['optimizer']}"
+        values = groups.setdefault(run, {}).setdefault((row["method"], row["scale"]), [])
+        values.append(float(row["test_accuracy"]))
+    means = {run: {w: fmean(v) for w, v in values.items()} for run, values in groups.items()}
+    reference = ("default", "1")
+    colours = zip(METHODS, ("tab:blue", "black", "tab:red"), strict=True)
+    looks = {
+        (method, f"{scale:g}"): (marker, colour)
+        for method, colour in colours
+        for scale, marker in zip(SCALES, ("v", "o", "^"), strict=True)
+    }
+    del looks[reference]
+    return dots(
+        {
+            run: {f"{w[0]}, loss times {w[1]}": of_run[w] - of_run[reference] for w in of_run}
+            for run, of_run in means.items()
+            if reference in of_run
+        },
+        {f"{method}, loss times {scale}": look for (method, scale), look in looks.items()},
+        "the default, loss times 1",
+    )
+
+
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    groups: dict[str, dict[str, list[float]]] = {}
-    order = list(METHODS)
-    for row in sorted(rows, key=lambda row: (order.index(row["method"]), float(row["scale"]))):
-        run = f"{row['task']} {row['batch_size']}\n{row['epochs']} epochs\n{row['optimizer']}"
-        method = f"{row['method']}, loss times {row['scale']}"
-        values = groups.setdefault(run, {}).setdefault(method, [])
-        values.append(float(row["test_accuracy"]))
-    bars(groups).savefig(FOLDER / "loss_scale.png", dpi=110)
+    figure(rows).savefig(FOLDER / "loss_scale.png", dpi=110)
 
 
 def main() -> None:

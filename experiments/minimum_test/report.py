@@ -1,6 +1,8 @@
-"""The tables of README.md, summary.csv and minimum_test.png, from results.csv.
+"""The tables of README.md, one of docs/differences.md, summary.csv and minimum_test.png.
 
-python -m experiments.minimum_test.report
+    python -m experiments.minimum_test.report
+
+All from results.csv.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from experiments.tables import (
 )
 
 FOLDER = Path(__file__).parent
+DIFFERENCES = FOLDER.parents[1] / "docs" / "differences.md"
 Rows = list[dict[str, str]]
 COUNTS = {"false_alarm": ("false_alarms", "n"), "found": ("found", "num_minima")}
 
@@ -123,6 +126,26 @@ def compare(rows: Rows, key: str, title: str) -> str:
     return markdown_table(header, lines)
 
 
+def rates(rows: Rows) -> str:
+    """Of both methods: over all curves, and over the shortest sweeps."""
+    lines = []
+    shortest = min((row["total_steps"] for row in rows), key=int)
+    for name, chosen in (
+        ("", rows),
+        (
+            f", sweep of {int(shortest) // 2} steps",
+            [row for row in rows if row["total_steps"] == shortest],
+        ),
+    ):
+        for method, title in (("default", "default"), ("paper", "published")):
+            summary = summarize([row for row in chosen if row["method"] == method])
+            error = f"{float(summary['mean_abs_lr_error_decades']):.2f}"
+            what = (percent(summary, "false_alarm"), percent(summary, "found"), error)
+            lines.append((f"{title}{name}", *what))
+    header = ("", "false alarms %", "minima found %", "mean LR error, decades")
+    return markdown_table(header, lines)
+
+
 def lost_rows(cells: list[dict[str, Any]]) -> str:
     """Where the default has more false alarms, finds less or errs more than the published test."""
     by_cell = {(c["shape"], c["total_steps"], c["method"]): c for c in cells}
@@ -165,18 +188,18 @@ def _draw_shape(axes: Axes, name: str, rows: Rows) -> None:
     u = np.arange(num_steps) / num_steps
     axes.plot(u, noisy_losses(shape, num_steps, 0.1, 0), ".", color="0.75", markersize=2)
     axes.plot(u, true_losses(shape, num_steps), color="black", linewidth=1.2)
-    top = 2.2
-    for method, color, height in (("default", "black", 2.0), ("paper", "0.55", 1.75)):
+    top = 2.7
+    for method, color, height in (("default", "black", 2.3), ("paper", "0.55", 1.75)):
         chosen = [r for r in rows if r["shape"] == name and r["method"] == method]
         ends = [2 * int(row["switch_step"]) / int(row["total_steps"]) for row in chosen]
         jitter = np.random.default_rng(0).uniform(-0.1, 0.1, len(ends))
         marker = "|" if method == "default" else "x"
         axes.plot(ends, height + jitter, marker, color=color, markersize=3, alpha=0.6)
-        axes.text(0.0, height, method, color=color, va="center", fontsize=8)
+        axes.text(0.0, height + 0.14, f"{method}: ends", color=color, va="bottom", fontsize=8)
     if shape.minimum is not None:
         axes.axvline(shape.minimum, color="0.4", linestyle=":", linewidth=1)
     axes.set(title=name, ylim=(0.0, top), xlim=(-0.02, 1.02))
-    axes.set_xlabel("progress of the sweep")
+    axes.set(xlabel="progress of the sweep", ylabel="loss", yticks=np.arange(0.0, 1.6, 0.5))
 
 
 def _draw_rates(axes: Axes, rows: Rows) -> None:
@@ -191,8 +214,9 @@ def _draw_rates(axes: Axes, rows: Rows) -> None:
             label = f"{method}, {'minima found' if what == 'found' else 'false alarms'}"
             axes.semilogx(*zip(*points, strict=True), style, marker=marker, color=color,
                           markersize=4, label=label)  # fmt: skip
-    axes.set(title="rates, %", xlabel="steps of the sweep", ylim=(-4, 104))
-    axes.legend(fontsize=7)
+    axes.set(title="rates, %", xlabel="steps of the sweep", ylim=(-4, 175))
+    axes.set_yticks(range(0, 101, 20))
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def main() -> None:
@@ -218,6 +242,7 @@ def main() -> None:
     ]
     put_between_marks(FOLDER / "README.md", "tables", "\n\n".join(tables))
     put_between_marks(FOLDER / "README.md", "lost rows", lost_rows(table_rows))
+    put_between_marks(DIFFERENCES, "rates", rates(rows))
     draw(rows, FOLDER / "minimum_test.png")
     print(overall)
 

@@ -137,7 +137,7 @@ def draw_start_lrs(axes: Axes, rows: list[Row]) -> None:
         axes.plot(*zip(*points, strict=True), **(dots | {"color": color}))
     mark_batch_sizes(axes, rows)
     axes.set(yscale="log", ylabel="LR at the start of the decay")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def growth_groups(rows: list[Row]) -> dict[str, dict[str, list[float]]]:

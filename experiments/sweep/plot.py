@@ -2,7 +2,7 @@
 
     python -m experiments.sweep.plot
 
-Everything can be told apart in greyscale.
+It makes the table of sweeps in docs/differences.md, too. Everything can be told apart in greyscale.
 """
 
 import argparse
@@ -10,10 +10,8 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from autowu.plotting import STYLE
 from experiments.budgets.run import RESULTS as BUDGETS
 from experiments.report import compare
 from experiments.sweep.paths import PATHS, PLANS, TUNED
@@ -30,9 +28,16 @@ from experiments.sweep.run import (
 )
 from experiments.sweep.variants import VARIANTS
 from experiments.tables import done_rows, markdown_table, put_between_marks
+from experiments.training.figures import dots
 from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
+DIFFERENCES = FOLDER.parents[1] / "docs" / "differences.md"
+SHOWN = {  # in docs/differences.md: (task, optimizer, total steps)
+    ("digits", "adamp", 55): "digits, 55 steps of 128",
+    ("cifar10_cnn", "adamp", 120): "CIFAR-10, small CNN, 120 steps of 1,024",
+    ("cifar10_wide", "adamp", 90): "CIFAR-10, half a ResNet-18, 90 steps of 128",
+}
 BASELINE = "warmup_cosine"
 UNPLANNED = "-"  # the tables hold all of methods times tasks, and not all of that was to be run
 Row = dict[str, str]
@@ -91,6 +96,23 @@ def table(rows: list[Row]) -> str:
     return markdown_table(["accuracy %", *names], lines)
 
 
+def differences_table(rows: list[Row]) -> str:
+    """What each sweep has in three short runs."""
+    kinds = {
+        "fixed": "fixed",
+        "adaptive": "adaptive",
+        PROBED: "adaptive, after a probe",
+        BASELINE: "best of a grid",
+    }
+    groups = grouped(rows)
+    lines = [
+        [title, *(_text(list(groups[group].get(kind, {}).values())) for kind in kinds)]
+        for group, title in SHOWN.items()
+        if group in groups
+    ]
+    return markdown_table(["accuracy %", *kinds.values()], lines)
+
+
 def simulated_table(rows: list[Row]) -> str:
     """Mean over curvatures and seeds of log10 of the last loss; and the worst of them."""
     lines = []
@@ -138,23 +160,19 @@ def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
 
 def figure(rows: list[Row]) -> Figure:
     """Accuracy of each kind of sweep less that of the best warmup-cosine."""
-    kinds = (("fixed", "o", "0.55"), ("adaptive", "s", "black"), (PROBED, "D", "tab:blue"))
-    needed = {BASELINE, *(kind for kind, _, _ in kinds)}
+    looks = {"fixed": ("o", "0.55"), "adaptive": ("s", "black"), PROBED: ("D", "tab:blue")}
+    needed = {BASELINE, *looks}
     groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
-    with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(13.5, 4.2), layout="constrained")
-        axes = drawing.subplots()
-        for method, marker, colour in kinds:
-            for place, values in enumerate(groups.values()):
-                gap = mean(values[method]) - mean(values[BASELINE])
-                label = f"sweep: {method}" if place == 0 else None
-                axes.plot([place], [gap], marker, color=colour, markersize=8, label=label)
-        axes.axhline(0, color="black", linewidth=0.8)
-        labels = [f"{task}\n{optimizer}\n{steps} steps" for task, optimizer, steps in groups]
-        axes.set_xticks(range(len(groups)), labels, fontsize=8)
-        axes.set_ylabel("points of accuracy above\nthe best warmup-cosine")
-        axes.legend(frameon=False)
-    return drawing
+    return dots(
+        {
+            f"{task}\n{optimizer}\n{steps} steps": {
+                f"sweep: {kind}": mean(values[kind]) - mean(values[BASELINE]) for kind in looks
+            }
+            for (task, optimizer, steps), values in groups.items()
+        },
+        {f"sweep: {kind}": look for kind, look in looks.items()},
+        "the best warmup-cosine",
+    )
 
 
 def main() -> None:
@@ -164,6 +182,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "simulated", simulated_table(simulated))
     paths = paths_table(done_rows(PATHS), rows, done_rows(BUDGETS))
     put_between_marks(FOLDER / "README.md", "paths", paths)
+    put_between_marks(DIFFERENCES, "sweeps", differences_table(rows))
     figure(rows).savefig(FOLDER / "sweep.png", dpi=110)
 
 

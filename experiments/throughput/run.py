@@ -285,7 +285,9 @@ def cell_key(row: Row) -> tuple[str, ...]:
 def label(row: Row) -> str:
     what = f"{row['model']}, {row['data']}, {row['augment']}"
     compiled = ", compiled" if row["compile"] == "true" else ""
-    return f"{what}\nbatch {row['batch_size']}, {row['precision']}{compiled}, {row['phase']}"
+    where = row["device"].removeprefix("NVIDIA ").partition(" ")[0]
+    how = f"batch {row['batch_size']}, {row['precision']}{compiled}, {row['phase']}"
+    return f"{where}: {what}\n{how}"
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
@@ -296,6 +298,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axes.errorbar(ratio, height, xerr=[[ratio - low], [high - ratio]], fmt="o", capsize=3)
     axes.axvline(1.0, color="0.5", linewidth=1)
     axes.axvspan(0.0, 0.95, color="C3", alpha=0.12)
+    axes.text(0.945, -0.45, "more than 5 % slower", ha="right", va="top", fontsize=8)
     axes.set_xlim(0.75, 1.1)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
