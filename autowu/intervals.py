@@ -20,7 +20,8 @@ def next_test_point(
 
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
     evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
-    grow it more), so that epoch ends are always among the tests; without epochs the growth alone
+    grow it more), so that epoch ends are always among the tests; of linear growth, which slows
+    down within an epoch, each interval is as long as it may be. Without epochs the growth alone
     decides. The last test is at `W`.
 
     Args:
@@ -39,8 +40,10 @@ def next_test_point(
         interval = epoch_steps  # type: ignore[assignment]
     if isinstance(interval, int):
         point = (step // interval + 1) * interval
-    elif epoch_steps is None:
+    elif epoch_steps is None or settings.growth == "linear":
         point = step + _longest_interval(step, settings, growth)
+        if epoch_steps is not None:
+            point = min(point, (step // epoch_steps + 1) * epoch_steps)
     else:
         start = step // epoch_steps * epoch_steps
         longest = _longest_interval(start, settings, growth)

@@ -8,6 +8,7 @@ after a thousand and after a million of them.
 
 import bisect
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,15 +29,11 @@ class LossCurve:
     """
 
     def __init__(self, capacity: int) -> None:
-        try:
-            with torch.inference_mode(False):
-                self._values = torch.empty(capacity, dtype=torch.float32, device="cpu")
-        except RuntimeError:
-            raise ValueError(
-                f"total_steps is too large: no memory for the {capacity} losses of its warmup"
-            ) from None
+        self._values = _reserved(capacity)
+        self._capacity = capacity
         self._num_losses = 0
         self._non_finite: list[int] = []  # positions, ascending
+        self.unweighted: list[int] = []  # those of them of steps in which nothing had a weight
         self._sum = 0.0
         self._lowest = math.inf
         self._highest = -math.inf
@@ -44,6 +41,15 @@ class LossCurve:
 
     def __len__(self) -> int:
         return self._num_losses
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: what is reserved and not used stays behind."""
+        return self.__dict__ | {"_values": self.values.clone()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._values = _reserved(self._capacity)
+        self.values.copy_(state["_values"])
 
     @property
     def values(self) -> Tensor:
@@ -63,14 +69,21 @@ class LossCurve:
     def finite_mean(self) -> float:
         return self._sum / self.num_finite if self.num_finite else 0.0
 
-    def extend(self, losses: Tensor) -> None:
-        """Append losses, float32 CPU (k,)."""
+    def extend(self, losses: Tensor, has_weight: Tensor | None = None) -> None:
+        """Append losses.
+
+        Args:
+            losses: float32 CPU (k,), NaN where nothing had a weight.
+            has_weight: bool CPU (k,); None: all have one.
+        """
         start, stop = self._num_losses, self._num_losses + len(losses)
         self._values[start:stop] = losses
         self._num_losses = stop
         finite = losses.isfinite()
         if not finite.all():
             self._non_finite += (start + (~finite).nonzero().squeeze(1)).tolist()
+        if has_weight is not None and not has_weight.all():
+            self.unweighted += (start + (~has_weight).nonzero().squeeze(1)).tolist()
         finite_losses = losses[finite].double()
         if len(finite_losses) == 0:
             return
@@ -82,12 +95,19 @@ class LossCurve:
             self.index_of_lowest = start + int((losses == lowest).nonzero()[0])
 
     def is_dead(self, num_newest: int) -> bool:
-        """Whether the newest losses, at least two, hold nothing finite: the run has diverged."""
-        num_newest = max(num_newest, 2)
-        if num_newest > self._num_losses:
-            return False
-        start = self._num_losses - num_newest
-        return len(self._non_finite) - bisect.bisect_left(self._non_finite, start) == num_newest
+        """Whether the newest losses, at least two, hold nothing finite: the run has diverged.
+
+        A step in which nothing had a weight says nothing, and does not count.
+        """
+        num_losses = self._num_losses
+        begin_of_two = bisect.bisect_left(
+            range(num_losses + 1), True, key=lambda start: self._num_weighted_since(start) < 2
+        )
+        start = min(num_losses - num_newest, begin_of_two - 1)
+        return start >= 0 and _num_since(self._non_finite, start) == num_losses - start
+
+    def _num_weighted_since(self, start: int) -> int:
+        return self._num_losses - start - _num_since(self.unweighted, start)
 
     @property
     def end_of_finite(self) -> int:
@@ -189,7 +209,9 @@ class Interval:
         self.num_committed += 1
         self.is_open = False
 
-    def reduce(self, group: dist.ProcessGroup | None, device: torch.device) -> Tensor:
+    def reduce(
+        self, group: dist.ProcessGroup | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         """Average the committed slots over the ranks and empty them: one all-reduce.
 
         Args:
@@ -197,7 +219,7 @@ class Interval:
             device: where the collective runs.
 
         Returns:
-            float32 CPU (n,); NaN where all weights are 0.
+            Losses, float32 CPU (n,), NaN where all weights are 0; and where not, bool CPU (n,).
         """
         n = self.num_committed
         stacked = torch.stack([self._sums[:n], self._weights[:n]])  # (2, n)
@@ -212,7 +234,7 @@ class Interval:
             self._weights.fill_(1.0)
         self.num_committed = 0
         self._views, self._first_view = (), 0
-        return sums / weights
+        return sums / weights, weights != 0
 
     def state_dict(self) -> dict[str, Any]:
         num_slots = self.num_committed + self.is_open
@@ -283,6 +305,23 @@ class Interval:
             self._sums, self._weights, self._device = sums, weights, sums.device
             self._views, self._first_view = (), 0
             self._host = sums.numpy() if device.type == "cpu" else None  # for floats
+
+
+def _reserved(capacity: int) -> Tensor:
+    """float32 CPU (capacity,), not touched: torch.empty fills it where all is deterministic."""
+    try:
+        values = np.empty(capacity, dtype=np.float32)
+    except (MemoryError, ValueError, OverflowError):
+        raise ValueError(
+            f"total_steps is too large: no memory for the {capacity} losses of its warmup"
+        ) from None
+    with torch.inference_mode(False):
+        return torch.from_numpy(values)
+
+
+def _num_since(positions: Sequence[int], start: int) -> int:
+    """How many of the ascending positions lie at `start` or behind."""
+    return len(positions) - bisect.bisect_left(positions, start)
 
 
 def num_ranks(group: dist.ProcessGroup | None) -> int:

@@ -61,7 +61,8 @@ def plot_scheduler(
     Args:
         scheduler: in any phase.
         path: of the image; the suffix chooses the format (png, svg, pdf; none: png).
-        steps: (n,) optimizer steps done before each loss; 0, 1, 2, ... if left out.
+        steps: (n,) optimizer steps done before each loss; if left out, from the scheduler's
+            first on.
         losses: (n,) of the whole run; the scheduler's own, those of the warmup, if left out.
         lrs: (n,) used in these steps; the schedule from its start to its end if left out.
         title: a line over the figure.
@@ -73,7 +74,7 @@ def plot_scheduler(
         ValueError: the lengths differ, or matplotlib does not know the format.
     """
     losses = _array(scheduler.losses if losses is None else losses)
-    steps = np.arange(len(losses), dtype=float) if steps is None else _array(steps)
+    steps = scheduler.first_step + np.arange(len(losses)) if steps is None else _array(steps)
     if len(steps) != len(losses):
         raise ValueError(f"got {len(steps)} steps for {len(losses)} losses")
     if lrs is not None and len(lrs) != len(losses):
@@ -83,7 +84,7 @@ def plot_scheduler(
     num_steps = (
         settings.total_steps
         if scheduler.switch_step is not None
-        else max(scheduler.warmup_steps, len(losses))
+        else max(scheduler.warmup_steps, scheduler.first_step + len(losses))
     )
     with matplotlib.rc_context(STYLE):
         figure, panels = _figure((LOSS_HEIGHT, TESTS_HEIGHT, LR_HEIGHT), title)

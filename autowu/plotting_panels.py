@@ -78,10 +78,11 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
     """
     losses = scheduler.losses
     try:
-        curve = smooth(losses)
+        curve = smooth(losses, kernel=scheduler.kernel)
     except ValueError:  # there is nothing to smooth
         return
-    steps, mean, std = (curve.x * len(losses)).numpy(), curve.mean.numpy(), curve.std.numpy()
+    steps = scheduler.first_step + (curve.x * len(losses)).numpy()
+    mean, std = curve.mean.numpy(), curve.std.numpy()
     low, high = mean - 2 * std, mean + 2 * std
     positive = losses[losses > 0]
     if axes.get_yscale() == "log" and len(positive):  # what reaches 0 would fall out of the panel

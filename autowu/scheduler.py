@@ -51,7 +51,7 @@ from autowu.settings import (
 from autowu.sweep import Sweep, first_fall_step, first_lr
 from autowu.unchanged import unchanged
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -92,7 +92,8 @@ class AutoWU(LRScheduler):
 
     A group's LR is the schedule's LR times a ratio: the group's `lr_scale` if it has one, else
     its `initial_lr` over that of the reference group (whose `initial_lr` is the optimizer's
-    default LR, or the largest). With one group the optimizer's own LR plays no part.
+    default LR, or the largest). With one group the optimizer's own LR plays no part. A group whose
+    LR is 0 has ratio 1, too; to freeze one, give it `lr_scale=0.0`.
 
     With several ranks every rank calls `step` with its own loss. A test costs one all-reduce and
     one broadcast; a step without a test communicates nothing and never waits for the device.
@@ -289,6 +290,8 @@ class AutoWU(LRScheduler):
     def losses(self) -> Tensor:
         """Warmup losses averaged over ranks: float32 CPU (n,), non-finite ones included.
 
+        NaN stands for a step in which nothing had a weight, too.
+
         With several ranks those up to the last test or `synchronize()`; with one, all of them.
         """
         if num_ranks(self._process_group) == 1:
@@ -298,7 +301,7 @@ class AutoWU(LRScheduler):
     @property
     def num_nonfinite(self) -> int:
         """How many losses were not finite, and so left out of the tests."""
-        return len(self._curve) - self._curve.num_finite
+        return len(self._curve) - self._curve.num_finite - len(self._curve.unweighted)
 
     @property
     def t_in_epochs(self) -> NoReturn:
@@ -315,6 +318,16 @@ class AutoWU(LRScheduler):
         return self._settings
 
     @property
+    def kernel(self) -> gpytorch.kernels.Kernel | None:
+        """That which was given; None: the default one."""
+        return self._kernel
+
+    @property
+    def first_step(self) -> int:
+        """The step of the first observed loss; 0 unless `last_epoch` was given."""
+        return self._first_step
+
+    @property
     def warmup_steps(self) -> int:
         """`W`, the longest possible warmup in optimizer steps."""
         return self._warmup_steps
@@ -323,7 +336,7 @@ class AutoWU(LRScheduler):
         """The LR after `step` optimizer steps, as far as it is known, for a group of ratio 1.
 
         Up to the end of the warmup the sweep, afterwards the decay. While the warmup goes on the
-        sweep alone is known, as if no test changed its pace, and stays at `max_lr` after `W`.
+        sweep alone is known, as if no test changed its pace; it ends at `max_lr`.
         """
         if self._switch_step is None or step < self._switch_step:
             return self._sweep.lr(step)
@@ -452,17 +465,19 @@ class AutoWU(LRScheduler):
     def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
         """Take a loss of the coming `step()`; several are averaged by their weights.
 
-        Never waits for the device; the loss is copied. After the warmup nothing happens.
+        Never waits for the device; the loss is copied. After the warmup nothing happens, nor
+        before its turn in a SequentialLR.
 
         Args:
             loss: training loss of this rank: a float or a 0-d floating-point tensor, on any
                 device, with or without a graph. NaN and infinity are left out of the tests.
-            weight: of this loss, for example its number of samples; 0 is legal.
+            weight: of this loss, for example its number of samples; 0 is legal, and a step in
+                which nothing had a weight is left out of the tests.
 
         Raises:
             TypeError, ValueError: not a scalar, an integer, or a negative weight.
         """
-        if self._switch_step is None:
+        if self._switch_step is None and self.last_epoch >= 0:
             self._interval.add(loss, weight)
 
     def step(self, loss: Tensor | float | None = None) -> None:
@@ -519,7 +534,7 @@ class AutoWU(LRScheduler):
         writes for all.
         """
         if self._switch_step is None:
-            self._curve.extend(self._interval.reduce(self._process_group, self._device()))
+            self._curve.extend(*self._interval.reduce(self._process_group, self._device()))
 
     def state_dict(self) -> dict[str, Any]:
         """All that an equal run needs to go on: plain numbers, lists, dicts and CPU tensors.
@@ -544,6 +559,7 @@ class AutoWU(LRScheduler):
             "diverged": self._diverged,
             "tests": [_plain(test) for test in self._tests],
             "losses": self._curve.values.clone(),
+            "unweighted": list(self._curve.unweighted),
             "interval": self._interval.state_dict(),
             "gp": self._gp.state_dict(),
         }
@@ -569,7 +585,8 @@ class AutoWU(LRScheduler):
         except Exception as error:  # whatever a damaged state leads to
             self.__dict__.update(before)
             raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
-        self._write_lrs()
+        if self.last_epoch >= 0:
+            self._write_lrs()
         saved = [
             f"{name}={value!r} (given: {own[name]!r})"
             for name, value in self._settings.as_dict().items()
@@ -589,11 +606,12 @@ class AutoWU(LRScheduler):
                 f"the settings of the state are not those of AutoWU: {error}"
             ) from None
         self._configure(settings)
-        self.last_epoch = check_integer("last_epoch", state["last_epoch"], 0)
+        # -1: in a SequentialLR, before its turn.
+        self.last_epoch = check_integer("last_epoch", state["last_epoch"], -1)
         self._step_count = check_integer("step_count", state["step_count"], 0)
         self._first_step = check_integer("first_step", state["first_step"], 0)
         self._last_test_step = check_integer("last_test_step", state["last_test_step"], 0)
-        if self._last_test_step > self.last_epoch:
+        if self._last_test_step > max(self.last_epoch, 0):
             raise ValueError(
                 f"the state has a test at step {self._last_test_step}, and is of step "
                 f"{self.last_epoch}"
@@ -615,11 +633,14 @@ class AutoWU(LRScheduler):
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
             for test in state["tests"]
         ]
-        self._curve.extend(state["losses"])
+        has_weight = torch.ones(len(state["losses"]), dtype=torch.bool, device="cpu")
+        has_weight[state["unweighted"]] = False
+        self._curve.extend(state["losses"], has_weight)
         self._interval.load_state_dict(state["interval"])
         self._gp.load_state_dict(state["gp"])
         num_losses = len(self._curve) + self._interval.num_committed
-        if self._switch_step is None and self._first_step + num_losses != self.last_epoch:
+        num_steps = max(self.last_epoch, 0)
+        if self._switch_step is None and self._first_step + num_losses != num_steps:
             raise ValueError(
                 f"a state of {num_losses} losses since step {self._first_step}, at step "
                 f"{self.last_epoch}: it is damaged"
@@ -669,7 +690,21 @@ class AutoWU(LRScheduler):
             self._interval.reserve(self._next_test_step - self._last_test_step + 1)
 
     def _test(self, step: int) -> None:
-        """Reduce the losses, let rank 0 decide, and end the warmup if it says so."""
+        """Reduce the losses, let rank 0 decide, and end the warmup if it says so.
+
+        Where optimizer and scheduler are compiled together, not compiled: each test has new sizes.
+        """
+        num_newest = step - self._last_test_step
+        torch.compiler.disable(self._test_eagerly)(step)
+        if self._diverged:
+            warnings.warn(
+                f"the last {max(num_newest, 2)} training losses before step {step} are not "
+                f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
+                f"{self._start_lr:.4g}; the weights may need restoring",
+                stacklevel=3,
+            )
+
+    def _test_eagerly(self, step: int) -> None:
         self.synchronize()
         settings, curve = self._settings, self._curve
         # All ranks hold the same losses now, so all see a divergence alike.
@@ -688,13 +723,6 @@ class AutoWU(LRScheduler):
             return
         self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
         self._write_lrs()
-        if diverged:
-            warnings.warn(
-                f"the last {max(num_newest, 2)} training losses before step {step} are not "
-                f"finite, or have no weight: the run has diverged. AutoWU ends the warmup there "
-                f"and decays from LR {start_lr:.4g}; the weights may need restoring",
-                stacklevel=3,
-            )
 
     def _decide(self, step: int, diverged: bool) -> tuple[bool, float, float]:
         """One test: whether the warmup ends, where decay starts, from where the sweep is slow."""
@@ -876,7 +904,8 @@ def _of_this_version(state: Any) -> Any:
     """A state of an earlier version as one of this: it goes on as it would have gone on then.
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
-    by 2 % in 3. Only after a late set-back are the tests more frequent now.
+    by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite. Only
+    after a late set-back are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
@@ -884,9 +913,11 @@ def _of_this_version(state: Any) -> Any:
     if version == 1:
         settings = {"sweep": "fixed"} | state["settings"]
         state = state | {"settings": settings, "fall_step": 0, "slow_lr": None}
-    if version not in (1, 2, 3):
+    if version in (1, 2, 3):
+        state = state | {"probed_growth": 1.02 if version == 3 else 1.03}
+    if version not in (1, 2, 3, 4):
         return state
-    return state | {"version": STATE_VERSION, "probed_growth": 1.02 if version == 3 else 1.03}
+    return state | {"version": STATE_VERSION, "unweighted": []}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

@@ -121,7 +121,8 @@ class SchedulerSettings:
     @property
     def warmup_steps(self) -> int:
         """`W`, the longest possible warmup in optimizer steps."""
-        return max(1, math.floor(self.max_warmup_fraction * self.total_steps))
+        exact = self.max_warmup_fraction * self.total_steps
+        return max(1, math.floor(exact * (1.0 + 1e-12)))  # 0.29 * 100 is below 29
 
     def as_dict(self) -> dict[str, Any]:
         """Name and value of each setting."""

@@ -49,6 +49,8 @@ def test_auto_divides_each_epoch_evenly_into_the_fewest_short_intervals(
     assert set(range(epoch, cap + 1, epoch)) <= set(found)
     for a, b in zip([0, *found], found, strict=False):
         assert b == a + 1 or lr_at(b, chosen) <= 1.2 * lr_at(a, chosen) * (1 + 1e-9)
+    if growth == "linear":
+        return
     for start in range(0, cap - epoch + 1, epoch):
         inside = [start, *(p for p in found if start < p <= start + epoch)]
         lengths = [b - a for a, b in pairwise(inside)]
@@ -81,3 +83,16 @@ def test_as_published_the_cap_is_a_test_only_where_an_epoch_ends() -> None:
     assert not is_tested_at_cap(settings_of(100, 20, **published))
     assert is_tested_at_cap(settings_of(100, 20, test_interval="epoch"))
     assert is_tested_at_cap(settings_of(100, 20))
+
+
+def test_of_linear_growth_each_interval_is_as_long_as_it_may_be() -> None:
+    """At the beginning of an epoch the LR grows by 1.2x in fewer steps than at its end."""
+    chosen = settings_of(16_000, 400, growth="linear")
+    found = points(chosen)
+    without_epochs = points(settings_of(16_000, None, growth="linear"))
+    assert set(range(400, 8_001, 400)) <= set(found)
+    assert len(found) <= len(without_epochs) + 20
+    for a, b in pairwise([0, *found]):
+        growth = 1.2 * lr_at(a, chosen)
+        assert b == a + 1 or lr_at(b, chosen) <= growth * (1 + 1e-9)
+        assert b % 400 == 0 or lr_at(b + 1, chosen) > growth * (1 - 1e-9)

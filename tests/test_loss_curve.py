@@ -1,6 +1,7 @@
 """The losses on their way: gathered without a look, drawn without bias."""
 
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -70,29 +71,29 @@ def filled(*losses: Any, slots: int = 8) -> Interval:
 def test_floats_and_tensors_are_taken_and_reduced_in_order() -> None:
     losses = [1.0, torch.tensor(2.0), torch.tensor(3.0, dtype=torch.bfloat16), np.float32(4.0)]
     interval = filled(*losses)
-    assert interval.reduce(None, CPU).tolist() == [1.0, 2.0, 3.0, 4.0]
-    assert interval.reduce(None, CPU).tolist() == []
+    assert interval.reduce(None, CPU)[0].tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert interval.reduce(None, CPU)[0].tolist() == []
 
 
 def test_more_slots_than_are_viewed_at_once() -> None:
     values = torch.rand(1_000)
     interval = filled(*values, slots=1_000)
-    assert torch.equal(interval.reduce(None, CPU), values)
+    assert torch.equal(interval.reduce(None, CPU)[0], values)
     for value in values[:300]:
         interval.add(value)
         interval.commit()
-    assert torch.equal(interval.reduce(None, CPU), values[:300])
+    assert torch.equal(interval.reduce(None, CPU)[0], values[:300])
 
 
 def test_an_open_slot_survives_a_reduction_with_its_weight() -> None:
     interval = filled(1.0, 2.0)
     interval.add(10.0, 3)
-    assert interval.reduce(None, CPU).tolist() == [1.0, 2.0]
+    assert interval.reduce(None, CPU)[0].tolist() == [1.0, 2.0]
     interval.add(2.0)
     interval.commit()
     interval.add(5.0)
     interval.commit()
-    assert interval.reduce(None, CPU).tolist() == [8.0, 5.0]
+    assert interval.reduce(None, CPU)[0].tolist() == [8.0, 5.0]
 
 
 def test_all_weights_zero_is_nan_and_a_nan_of_weight_zero_is_nothing() -> None:
@@ -102,9 +103,43 @@ def test_all_weights_zero_is_nan_and_a_nan_of_weight_zero_is_nothing() -> None:
     interval.add(torch.tensor(math.nan), torch.tensor(0.0))
     interval.add(2.0, 0.5)
     interval.commit()
-    reduced = interval.reduce(None, CPU).tolist()
-    assert math.isnan(reduced[0])
-    assert reduced[1] == 2.0
+    losses, has_weight = interval.reduce(None, CPU)
+    assert math.isnan(losses[0])
+    assert losses[1] == 2.0
+    assert has_weight.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("losses", "num_newest", "dead"),
+    [
+        ("1--", 2, False),
+        ("-", 1, False),
+        ("1n-", 2, False),  # one that is not finite is not enough
+        ("1n-n", 1, True),
+        ("1nn---", 3, True),
+        ("1n1-n", 2, False),
+        ("n-1--", 4, False),
+        ("n---n", 2, True),
+    ],
+)
+def test_a_step_without_weight_is_no_divergence(losses: str, num_newest: int, dead: bool) -> None:
+    """`1` is a loss, `n` one that is not finite, `-` none that had a weight."""
+    curve = LossCurve(len(losses))
+    values = torch.tensor([1.0 if each == "1" else math.nan for each in losses])
+    curve.extend(values, torch.tensor([each != "-" for each in losses]))
+    assert curve.is_dead(num_newest) == dead
+
+
+def test_what_a_curve_reserves_is_not_copied() -> None:
+    curve = LossCurve(10**8)
+    curve.extend(torch.tensor([3.0, math.nan, 2.0]))
+    pickled = pickle.dumps(curve)
+    assert len(pickled) < 2_000
+    twin = pickle.loads(pickled)
+    for each in (curve, twin):
+        each.extend(torch.tensor([1.0, 5.0]))
+    torch.testing.assert_close(twin.values, curve.values, rtol=0, atol=0, equal_nan=True)
+    assert twin.index_of_lowest == curve.index_of_lowest == 3
 
 
 @pytest.mark.parametrize("is_open", [False, True])
@@ -118,7 +153,7 @@ def test_a_saved_interval_goes_on(is_open: bool) -> None:
     for each in (interval, other):
         each.add(4.0)
         each.commit()
-    assert torch.equal(interval.reduce(None, CPU), other.reduce(None, CPU))
+    assert torch.equal(interval.reduce(None, CPU)[0], other.reduce(None, CPU)[0])
 
 
 def test_a_step_in_inference_mode_and_one_outside_go_together() -> None:
@@ -128,4 +163,4 @@ def test_a_step_in_inference_mode_and_one_outside_go_together() -> None:
         interval.commit()
     interval.add(torch.tensor(2.0, requires_grad=True) * 1.0)
     interval.commit()
-    assert interval.reduce(None, CPU).tolist() == [1.0, 2.0]
+    assert interval.reduce(None, CPU)[0].tolist() == [1.0, 2.0]

@@ -25,7 +25,7 @@ def interval_of(num_slots: int = 8) -> Interval:
 
 
 def reduced(interval: Interval) -> list[float]:
-    return interval.reduce(None, CPU).tolist()
+    return interval.reduce(None, CPU)[0].tolist()
 
 
 FLOATS = st.floats(-100, 100, width=32)
@@ -104,14 +104,14 @@ def test_a_weight_with_a_graph_keeps_none() -> None:
     interval = interval_of()
     interval.add(torch.tensor(3.0), torch.tensor(2.0, requires_grad=True) * 1)
     interval.commit()
-    assert not interval.reduce(None, CPU).requires_grad
+    assert not interval.reduce(None, CPU)[0].requires_grad
 
 
 def test_what_reduce_returns_is_not_overwritten_by_the_next_losses() -> None:
     interval = interval_of()
     interval.add(1.0)
     interval.commit()
-    first = interval.reduce(None, CPU)
+    first = interval.reduce(None, CPU)[0]
     state = interval.state_dict()
     interval.add(torch.tensor(7.0), 5)
     interval.commit()

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import gpytorch
 import matplotlib
 import numpy as np
 import pytest
@@ -298,3 +299,23 @@ def test_a_band_that_reaches_below_0_stays_in_a_log_panel(
 def test_a_log_scale_is_for_losses_over_many_decades() -> None:
     assert needs_log_scale(10.0 ** np.linspace(2, -4, 100))
     assert not needs_log_scale(np.linspace(2.3, 0.01, 100))
+
+
+def test_the_smoothed_loss_is_that_of_the_schedulers_kernel_at_the_schedulers_steps(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    kernel = gpytorch.kernels.MaternKernel(nu=1.5)
+    kernel.lengthscale = 0.1
+    optimizer.param_groups[0]["initial_lr"] = 1.0
+    scheduler = AutoWU(optimizer, TOTAL_STEPS, kernel=kernel, last_epoch=4)
+    optimizer.step()
+    for loss in LOSSES[:20]:
+        scheduler.step(float(loss))
+    plot_scheduler(scheduler, tmp_path / "plot")
+    (figure,) = figures
+    points, mean = line(figure.axes[0], "loss of a step"), line(figure.axes[0], "GP mean")
+    curve = smooth(scheduler.losses, kernel=kernel)
+    assert points[0].tolist() == list(range(5, 25))
+    np.testing.assert_allclose(mean[0], 5 + 20 * curve.x.numpy())
+    np.testing.assert_allclose(mean[1], curve.mean.numpy())

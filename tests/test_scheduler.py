@@ -197,6 +197,30 @@ def test_micro_batches_are_averaged_by_their_weights() -> None:
     assert scheduler.losses.tolist() == [2.0, 7.0, 3.0]
 
 
+@pytest.mark.parametrize("settings", [{}, {"sweep": "fixed", "test_interval": 1}])
+def test_steps_in_which_nothing_has_a_weight_are_left_out(settings: dict[str, Any]) -> None:
+    """As batches that a training step passes over; each test here has two new losses or one."""
+    scheduler = AutoWU(optimizer_of(), 200, **settings)
+    saved: dict[str, Any] = {}
+    for step in range(12):
+        scheduler.optimizer.step()
+        weight = 0 if step in (0, 3, 4, 5, 6, 7) else 1
+        scheduler.observe(2.0 if weight else math.nan, weight)
+        scheduler.step()
+        if step == 7:
+            saved = scheduler.state_dict()
+    assert scheduler.phase is Phase.WARMUP and scheduler.num_nonfinite == 0
+    assert scheduler.losses.isnan().nonzero().flatten().tolist() == [0, 3, 4, 5, 6, 7]
+    other = AutoWU(optimizer_of(), 200, **settings)
+    other.load_state_dict(saved)
+    for each in (scheduler, other):
+        with pytest.warns(UserWarning, match="the run has diverged"):
+            for _ in range(30):
+                each.optimizer.step()
+                each.step(math.nan)
+    assert other.diverged and other.num_nonfinite == len(other.losses) - 8
+
+
 def test_the_loss_of_a_skipped_step_is_averaged_into_the_next() -> None:
     scheduler = AutoWU(optimizer_of(), 100)
     scheduler.optimizer.step()

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import ConstantLR, SequentialLR
 
 import autowu.scheduler
 from autowu import AutoWU
@@ -162,3 +164,49 @@ def test_last_epoch_is_an_integer(last_epoch: Any) -> None:
 def test_a_process_group_needs_torch_distributed() -> None:
     with pytest.raises(ValueError, match="init_process_group"):
         build(process_group=object())
+
+
+def in_second_place() -> tuple[SequentialLR, AutoWU]:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    first, second = ConstantLR(optimizer, 0.5, 5), AutoWU(optimizer, 400)
+    return SequentialLR(optimizer, [first, second], milestones=[5]), second
+
+
+@pytest.mark.parametrize("saved_after", [2, 5, 9])
+def test_before_its_turn_in_a_sequence_it_observes_nothing(saved_after: int) -> None:
+    whole, scheduler = in_second_place()
+    resumed, twin = in_second_place()
+    for step in range(60):
+        scheduler.optimizer.step()
+        scheduler.observe(loss_of(step))
+        whole.step()
+        if step >= saved_after:
+            twin.optimizer.step()
+            twin.observe(loss_of(step))
+            resumed.step()
+        if step == saved_after - 1:
+            resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+            twin.optimizer.load_state_dict(copy.deepcopy(scheduler.optimizer.state_dict()))
+            lrs = [each.optimizer.param_groups[0]["lr"] for each in (scheduler, twin)]
+            assert lrs[0] == lrs[1]
+    expected = torch.tensor([loss_of(step) for step in range(5, 60)])
+    assert torch.equal(scheduler.losses, expected)
+    assert_same_state(twin.state_dict(), scheduler.state_dict())
+
+
+def test_compiled_with_the_optimizer_it_decides_alike_and_no_test_is_compiled() -> None:
+    plain, compiled = build(), build()
+
+    def take_step(loss: torch.Tensor) -> None:
+        compiled.optimizer.step()
+        compiled.step(loss)
+
+    counter = CompileCounter()
+    fast = torch.compile(take_step, backend=counter)
+    for step in range(24):
+        plain.optimizer.step()
+        plain.step(torch.tensor(loss_of(step)))
+        fast(torch.tensor(loss_of(step)))
+    assert len(compiled.tests) > 2
+    assert_same_state(compiled.state_dict(), plain.state_dict())
+    assert counter.frame_count < 20

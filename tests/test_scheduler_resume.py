@@ -187,6 +187,17 @@ def test_the_state_of_another_scheduler_is_refused_and_nothing_is_changed() -> N
         assert_same_state(scheduler.state_dict(), before)
 
 
+def test_a_state_of_version_4_goes_on_as_it_did() -> None:
+    """It does not know of steps without a weight."""
+    old, new = build(), build()
+    go_on(old, 20)
+    state = old.state_dict() | {"version": 4}
+    assert state.pop("unweighted") == []
+    new.load_state_dict(state)
+    assert go_on(new) == go_on(old)
+    assert_same_state(new.state_dict(), old.state_dict())
+
+
 def test_a_kernel_of_another_length_scale_is_another_kernel() -> None:
     one, other = matern(), matern()
     other.lengthscale = 2.0

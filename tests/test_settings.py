@@ -143,7 +143,15 @@ def test_numbers_of_any_kind_become_plain_python() -> None:
 
 @pytest.mark.parametrize(
     ("total_steps", "fraction", "expected"),
-    [(100, 0.5, 50), (101, 0.5, 50), (2, 0.5, 1), (3, 0.1, 1), (10, 1.0, 10), (1_000, 0.999, 999)],
+    [
+        (100, 0.5, 50),
+        (101, 0.5, 50),
+        (2, 0.5, 1),
+        (3, 0.1, 1),
+        (10, 1.0, 10),
+        (1_000, 0.999, 999),
+        (100, 0.29, 29),
+    ],
 )
 def test_the_longest_warmup_is_the_fraction_rounded_down_and_at_least_1(
     total_steps: int, fraction: float, expected: int
