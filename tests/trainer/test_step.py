@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autowu.trainer.loop import MOST_SKIPPED
 from autowu.trainer.step import OptimizerStep
 
 IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -15,11 +16,12 @@ LABELS = torch.arange(8) % 3
 
 
 def train(
-    batches: list[list[tuple[Tensor, Tensor]]], **options: Any
+    batches: list[list[tuple[Tensor, Tensor]]], fused: bool = False, **options: Any
 ) -> tuple[nn.Module, list[float], OptimizerStep]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
-    take_step = OptimizerStep(model, torch.optim.SGD(model.parameters(), lr=0.5), **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=fused)
+    take_step = OptimizerStep(model, optimizer, **options)
     return model, [float(take_step(batch)) for batch in batches], take_step
 
 
@@ -61,18 +63,41 @@ def test_labels_are_smoothed_in_the_loss() -> None:
     assert loss == pytest.approx(-float((targets * log_probabilities.detach()).sum(dim=1).mean()))
 
 
-def test_a_step_whose_gradient_overflows_in_fp16_is_skipped() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_whose_gradient_overflows_in_fp16_is_skipped(fused: bool) -> None:
     start, _, _ = train([])
     huge = IMAGES * 1e4  # the scaled gradient exceeds what fp16 holds
-    end, losses, take_step = train([[(huge, LABELS)]], precision="fp16")
+    end, losses, take_step = train([[(huge, LABELS)]], fused, precision="fp16")
     assert take_step.skipped
     assert take_step.scaler.get_scale() == 2.0**15
     for a, b in zip(start.parameters(), end.parameters(), strict=True):
         assert torch.equal(a, b)
-    _, losses, take_step = train([[(IMAGES, LABELS)]] * 20, precision="fp16")
+    _, losses, take_step = train([[(IMAGES, LABELS)]] * 20, fused, precision="fp16")
     assert not take_step.skipped
     _, exact, _ = train([[(IMAGES, LABELS)]] * 20)
     assert losses[-1] == pytest.approx(exact[-1], rel=0.02)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_after_which_the_scale_grows_is_not_skipped(fused: bool) -> None:
+    _, _, take_step = train([], fused, precision="fp16")
+    take_step.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    skipped, scales = [], []
+    for images in (IMAGES, IMAGES, IMAGES * math.nan, IMAGES):
+        take_step([(images, LABELS)])
+        skipped.append(take_step.skipped)
+        scales.append(take_step.scaler.get_scale())
+    assert skipped == [False, False, True, False]
+    assert scales == [8.0, 16.0, 8.0, 8.0]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_step_is_skipped_for_as_long_as_no_gradient_is_finite(fused: bool) -> None:
+    _, _, take_step = train([], fused, precision="fp16")
+    for _ in range(MOST_SKIPPED + 1):
+        take_step([(IMAGES * math.nan, LABELS)])
+        assert take_step.skipped
+    assert take_step.scaler.get_scale() == 0  # where it cannot be halved
 
 
 def test_other_precisions_never_skip() -> None:
@@ -81,10 +106,11 @@ def test_other_precisions_never_skip() -> None:
     assert not take_step.skipped
 
 
-def test_a_skipped_step_leaves_the_running_statistics_as_they_were() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_skipped_step_leaves_the_running_statistics_as_they_were(fused: bool) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, fused=fused)
     take_step = OptimizerStep(model, optimizer, precision="fp16")
     while take_step(([IMAGES, LABELS],)) is None or take_step.skipped:
         pass
