@@ -66,8 +66,9 @@ def grad_scaler() -> AutoWU:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     scaler = torch.amp.GradScaler(device)
     scheduler = AutoWU(optimizer, EPOCHS * len(loader), len(loader))  # AutoWU
-    # AutoWU: runs when the optimizer did make its step; with fused=True, which looks for overflows
-    # on the GPU, for those that it skips, too. Asking the scaler would wait for the GPU.
+    # AutoWU: runs when the optimizer did make its step; register it after a probe. With fused=True,
+    # which looks for overflows on the GPU, it runs for those that it skips, too: compare
+    # scaler.get_scale() before and after update() then, which waits for the GPU.
     optimizer.register_step_post_hook(lambda *_: scheduler.step())
     for _ in range(EPOCHS):
         for images, labels in loader:
