@@ -1,18 +1,19 @@
 """The scheduler over a recorded loss curve: no model, no training."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autowu.recorded_lrs import RecordedLRs
 from autowu.scheduler import AutoWU, Phase
 from autowu.sweep import first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
-NUM_COMPARED = 10  # ours: recorded LRs, at least, that tell which other sweep it was
+NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
 class OtherSweepError(ValueError):
@@ -59,7 +60,10 @@ def replay(
         total_steps: optimizer steps of the run.
         steps_per_epoch: optimizer steps of an epoch.
         lrs: (n,), the LRs of these steps. In the warmup, up to the end that is found, each must
-            be that of the sweep to 0.6 %. None: they are taken to be.
+            be that of the sweep to 0.6 %. One that comes again in the next row, though the sweep
+            has moved on, is that of a step that a GradScaler skipped: as in train.py it is no
+            step, and its loss is averaged into the next; at most 24 in a row. At `max_lr`, where
+            the LR rests, none can be told. None: the LRs are taken to be the sweep's, row by row.
         first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
             there was no probe, or `sweep="adaptive"` and it is the first of `lrs`.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
@@ -81,17 +85,20 @@ def replay(
     settings = {"total_steps": total_steps, "steps_per_epoch": steps_per_epoch} | settings
     scheduler = _begun(first_lr, settings)
     numbers: Iterable[float] = _numbers("losses", losses, scheduler)
-    recorded: list[float] | None = None
+    recorded: RecordedLRs | None = None
     if lrs is not None:
-        numbers, recorded = list(numbers), list(_numbers("lrs", lrs, scheduler))
-        if len(recorded) != len(numbers):
-            raise ValueError(f"got {len(recorded)} learning rates for {len(numbers)} losses")
-        if first_lr is None and recorded and _has_probed(recorded[0], scheduler):
-            scheduler.begin_at(recorded[0])
+        numbers, recorded = list(numbers), RecordedLRs.of(list(_numbers("lrs", lrs, scheduler)))
+        if len(recorded.lrs) != len(numbers):
+            raise ValueError(f"got {len(recorded.lrs)} learning rates for {len(numbers)} losses")
+        if first_lr is None and numbers and _has_probed(recorded.lrs[0], scheduler):
+            scheduler.begin_at(recorded.lrs[0])
     scheduler.optimizer.step()
-    for step, number in enumerate(numbers):
+    for row, number in enumerate(numbers):
         if recorded is not None and scheduler.phase is Phase.WARMUP:
-            _check_lr(step, recorded, scheduler, settings)
+            _check_lr(row, recorded, scheduler, settings)
+            if recorded.was_skipped(row, scheduler, scheduler.last_epoch):
+                scheduler.observe(number)
+                continue
         scheduler.step(number)
     return scheduler
 
@@ -125,21 +132,19 @@ def _has_probed(lr: float, scheduler: AutoWU) -> bool:
     return is_above and first_fall_step(settings) is None
 
 
-def _check_lr(
-    step: int, recorded: Sequence[float], scheduler: AutoWU, settings: dict[str, Any]
-) -> None:
+def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict[str, Any]) -> None:
     (lr,) = scheduler.get_last_lr()
-    if not math.isclose(recorded[step], lr, rel_tol=LR_TOLERANCE):
+    if not math.isclose(recorded.lrs[row], lr, rel_tol=LR_TOLERANCE):
         raise OtherSweepError(
-            f"step {step} was recorded at LR {recorded[step]:.6g}, and the sweep of this replay"
+            f"step {row} was recorded at LR {recorded.lrs[row]:.6g}, and the sweep of this replay"
             f" has {lr:.6g} there",
-            _fitting(recorded[: max(NUM_COMPARED, step + 1)], settings),
+            _fitting(recorded, row, settings),
         )
 
 
-def _fitting(recorded: Sequence[float], settings: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of `replay` whose sweep, as long as no test changes it, has these LRs."""
-    first = float(f"{recorded[0]:.6g}")
+def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `replay` whose sweep, as long as no test changes it, has the LRs up to `row`."""
+    first = float(f"{recorded.lrs[0]:.6g}")
     candidates: list[dict[str, Any]] = [
         {"sweep": "fixed"},
         {"sweep": "adaptive"},
@@ -153,7 +158,18 @@ def _fitting(recorded: Sequence[float], settings: dict[str, Any]) -> dict[str, A
             sweep = _begun(changed.pop("first_lr", None), changed)
         except ValueError:  # no sweep begins there
             continue
-        pairs = ((sweep.lr_at(step), lr) for step, lr in enumerate(recorded))
-        if all(math.isclose(lr, own, rel_tol=LR_TOLERANCE) for own, lr in pairs):
+        if _fits(sweep, recorded, row):
             return keywords
     return {}
+
+
+def _fits(sweep: AutoWU, recorded: RecordedLRs, last_row: int) -> bool:
+    """Whether a sweep has the LRs up to `last_row`, and of `NUM_COMPARED` steps at least."""
+    step = 0
+    for row, lr in enumerate(recorded.lrs):
+        if row > last_row and step >= NUM_COMPARED:
+            break
+        if not math.isclose(lr, sweep.lr_at(step), rel_tol=LR_TOLERANCE):
+            return False
+        step += not recorded.was_skipped(row, sweep, step)
+    return True

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class RecordedRun(NamedTuple):
     """A finished run of train.py."""
 
-    steps: "np.ndarray"  # (n,) optimizer steps done before each step: 0, 1, 2, ...
+    steps: "np.ndarray"  # (n,) 0, 1, 2, ...: done before each, those that were skipped included
     lrs: "np.ndarray"  # (n,) the learning rate that each step used
     losses: "np.ndarray"  # (n,) may hold NaN and infinity
     summary: dict[str, Any]  # summary.json
@@ -41,7 +41,8 @@ def read_losses(
         with_lrs: whether LRs are read.
 
     Returns:
-        Losses (n,) and the learning rates (n,) of their steps; None in a file without `lr`.
+        Losses (n,) and the learning rates (n,) of their steps, of those that were skipped, too;
+        None in a file without `lr`.
 
     Raises:
         OSError: the file cannot be read.

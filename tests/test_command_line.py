@@ -169,6 +169,17 @@ def test_the_text_lists_the_tests_and_ends_with_the_verdict(
     assert f"LR {expected.start_lr:.4g}" in verdict
 
 
+def test_rows_of_skipped_steps_are_counted_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lrs = lrs_of(replay(LOSSES, TOTAL_STEPS))
+    file = write(tmp_path, as_csv(LOSSES[:6], [lrs[0], lrs[0], lrs[0], *lrs[1:4]]))
+    assert main(["replay", file, *RUN]) == 0
+    said, *_, verdict = capsys.readouterr().out.splitlines()
+    assert said == "2 rows with the LR of the next one: steps that a GradScaler skipped"
+    assert verdict.startswith("the warmup goes on after 4 of 80 steps, at LR ")
+
+
 def test_equal_probabilities_are_one_number_and_others_are_all_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -120,6 +120,8 @@ def recorded(num_steps: int = TOTAL_STEPS, **settings: Any) -> list[float]:
         {"first_lr": 1e-3},
         {"first_lr": 1e-5},  # a probe can find that the loss falls at min_lr
         {"min_lr": 1e-3, "max_lr": 3.0},
+        {"first_lr": 0.5, "patience": 100},  # rests at max_lr
+        {"patience": 100, "at_cap": "current"},  # the decay begins with the last LR of the sweep
     ],
 )
 def test_the_lrs_of_a_run_change_nothing_in_its_replay(settings: dict[str, Any]) -> None:
@@ -128,6 +130,55 @@ def test_the_lrs_of_a_run_change_nothing_in_its_replay(settings: dict[str, Any])
     checked = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **settings)
     assert plain.switch_step is not None and plain.switch_step < TOTAL_STEPS
     assert_same_state(checked.state_dict(), plain.state_dict())
+
+
+def test_an_lr_that_few_digits_repeat_is_a_step() -> None:
+    losses, total = np.abs(np.arange(1000) / 4000 - 0.2), 4000  # the LR grows by 0.6 % a step
+    plain = replay(losses, total)
+    lrs = [float(f"{plain.lr_at(step):.3g}") for step in range(1000)]
+    assert len(set(lrs)) < 1000
+    assert_same_state(replay(losses, total, lrs=lrs).state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize("digits", [17, 3])
+@pytest.mark.parametrize(
+    "settings", [{}, PAPER, {"growth": "linear"}, {"sweep": "adaptive"}, {"first_lr": 1e-3}]
+)
+def test_the_loss_of_a_skipped_step_is_averaged_into_the_next(
+    settings: dict[str, Any], digits: int
+) -> None:
+    """Recorded as train.py does: a skipped step has a row, with the LR of the next one."""
+    keywords = settings.copy()
+    first_lr = keywords.pop("first_lr", None)
+    run = step_by_hand([], **({"sweep": "adaptive"} if first_lr else {}), **keywords)
+    if first_lr:
+        run.begin_at(first_lr)
+    lrs = []
+    for row, loss in enumerate(LOSSES):
+        lrs.append(float(f"{run.lr_at(run.last_epoch):.{digits}g}"))
+        if row in (0, 3, 4, 15):
+            run.observe(float(loss))
+        else:
+            run.optimizer.step()
+            run.step(float(loss))
+    replayed = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **settings)
+    assert run.switch_step is not None and run.switch_step > 15
+    assert_same_state(replayed.state_dict(), run.state_dict())
+
+
+def test_after_24_skipped_steps_in_a_row_others_are_steps() -> None:
+    """As in train.py; losses that are lost have to be seen."""
+    skipped, rest = [7.0] * 30, LOSSES[:20].tolist()
+    run = step_by_hand([])
+    lrs = [1e-5] * 24 + [run.lr_at(step) for step in range(26)]
+    run.observe(7.0, weight=24)
+    for loss in [*skipped[24:], *rest]:
+        run.optimizer.step()
+        run.step(loss)
+    replayed = replay([*skipped, *rest], TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs)
+    assert replayed.last_epoch == 26
+    assert replayed.losses.tolist() == run.losses.tolist()
+    assert replayed.switch_step == run.switch_step
 
 
 def test_lrs_after_the_warmup_are_not_compared() -> None:
@@ -167,6 +218,14 @@ def test_lrs_of_another_sweep_are_an_error_that_names_the_keywords_that_fit(
         assert f"{name}={value!r}" in str(error.value)
     if fitting:
         replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs, **fitting)
+
+
+def test_other_sweeps_are_told_by_their_steps_and_not_by_those_that_were_skipped() -> None:
+    lrs = recorded(sweep="adaptive")
+    lrs = [lrs[0]] * 12 + lrs[: TOTAL_STEPS - 12]
+    with pytest.raises(OtherSweepError, match=r"^step 13 was recorded at LR ") as error:
+        replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, lrs=lrs)
+    assert error.value.fitting == {"sweep": "adaptive"}
 
 
 def test_a_warmup_that_ended_before_that_of_the_replay_is_an_error_at_its_end() -> None:

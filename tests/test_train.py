@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from autowu import AutoWU
+from autowu import AutoWU, replay
+from autowu.recordings import read_losses
 from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
 
@@ -489,12 +490,37 @@ def test_ctrl_c_in_a_shell_then_the_same_command(tmp_path: Path) -> None:
 
 def test_recorded_lrs_are_autowus_own_whatever_a_group_makes_of_them(tmp_path: Path) -> None:
     """So that the steps of a run can be replayed."""
-    from autowu import replay
-    from autowu.recordings import read_losses
-
     assert run(tmp_path / "scaled", "optimizer.lr_mult.features=0.1") == 0
     losses, lrs = read_losses(tmp_path / "scaled" / "steps.csv")
     replayed = replay(losses, 88, 22, lrs=lrs, sweep="adaptive")
     summary = json.loads((tmp_path / "scaled" / "summary.json").read_text())
     assert replayed.switch_step == summary["switch_step"]
     assert replayed.start_lr == pytest.approx(summary["start_lr"])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
+@pytest.mark.parametrize(
+    ("scale", "fewest", "settings"),
+    [(2.0**20, 1, {"sweep": "adaptive"}), (2.0**60, 25, {"sweep": "fixed", "max_lr": 0.1})],
+    ids=["some", "more than 24 in a row"],
+)
+def test_the_steps_of_a_run_that_skipped_some_are_replayed_to_the_same_end(
+    scale: float,
+    fewest: int,
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: scaler)
+    folder = tmp_path / "skipping"
+    flags = [f"schedule.{name}={value}" for name, value in settings.items()]
+    assert run(folder, "precision=fp16", "schedule.probe=0", *flags) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["skipped_steps"] >= fewest
+    losses, lrs = read_losses(folder / "steps.csv")
+    replayed = replay(losses, 88, 22, lrs=lrs, **settings)
+    assert replayed.switch_step == summary["switch_step"]
+    assert replayed.start_lr == pytest.approx(summary["start_lr"])
+    scheduler = torch.load(folder / "last.pt", weights_only=True)["scheduler"]
+    torch.testing.assert_close(replayed.losses, scheduler["losses"])

@@ -69,7 +69,10 @@ def run(options: argparse.Namespace) -> None:
         return
     if "first_lr" not in settings and scheduler.lr_at(0) > scheduler.settings.min_lr:
         print(f"the sweep begins at LR {scheduler.lr_at(0):.6g}, the first of the column lr")
-    print(to_text(scheduler, len(losses)))
+    num_skipped = min(len(losses), settings["total_steps"]) - scheduler.last_epoch
+    if num_skipped:
+        print(f"{num_skipped} rows with the LR of the next one: steps that a GradScaler skipped")
+    print(to_text(scheduler))
     if plot:
         print(f"plot {plot}")
 
@@ -103,17 +106,17 @@ def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> d
     }
 
 
-def to_text(scheduler: "AutoWU", num_losses: int) -> str:
+def to_text(scheduler: "AutoWU") -> str:
     """The outcome of a replay: a line a test, and the verdict."""
-    return "\n".join([*_test_lines(scheduler), verdict(scheduler, num_losses)])
+    return "\n".join([*_test_lines(scheduler), verdict(scheduler)])
 
 
-def verdict(scheduler: "AutoWU", num_losses: int) -> str:
+def verdict(scheduler: "AutoWU") -> str:
     """When and at which LR the warmup ended, in one line."""
     total, per_epoch = scheduler.settings.total_steps, scheduler.settings.steps_per_epoch
     if scheduler.switch_step is None or scheduler.start_lr is None:
         return (
-            f"the warmup goes on after {num_losses:,} of {total:,} steps,"
+            f"the warmup goes on after {scheduler.last_epoch:,} of {total:,} steps,"
             f" at LR {scheduler.get_last_lr()[0]:.4g}"
         )
     epoch = f" (epoch {scheduler.switch_step / per_epoch:.2f})" if per_epoch else ""

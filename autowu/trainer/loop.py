@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
+from autowu import probe
 from autowu.trainer.checkpoint import Checkpoints
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
@@ -14,10 +15,10 @@ from autowu.trainer.progress import Progress
 from autowu.trainer.run_state import RunState
 from autowu.trainer.step import OptimizerStep, forward, missing_gradients
 
-# Skipped steps in a row, from which on it is not the scale of the loss: it started at 2^16, and was
-# halved each time. They count as steps then, so that AutoWU gets to see losses that are lost.
-SCALER_STEPS = 24
-MOST_SKIPPED = 200
+# Skipped steps in a row: after so many it is not the scale of the loss, and they count as steps, so
+# that AutoWU gets to see losses that are lost. `replay` counts alike.
+SCALER_STEPS = probe.MOST_SKIPPED
+MOST_SKIPPED = 200  # the run ends
 
 
 def train_epoch(
