@@ -77,6 +77,7 @@ class Progress:
         metrics = {
             "epoch": self.epoch,
             "step": self.step,
+            "scheduler_step": scheduler.last_epoch,  # without skipped ones, as steps of tests are
             "train_loss": math.fsum(self.epoch_losses) / num_steps,
             "test_accuracy": test_accuracy,
             "lr": self.last_lr,

@@ -3,7 +3,8 @@
 config.yaml     the settings; `python train.py --config config.yaml` repeats the run
 metrics.jsonl   a line an epoch; all that depends on the clock is under `timing`
 steps.csv       a line an optimizer step: the step, the LR that it used, its loss; those that the
-                scaler of fp16 skipped count here and in `step`, but not in `switch_step`
+                scaler of fp16 skipped count here and in `step`, but not in `scheduler_step`,
+                `switch_step` and the steps of tests
 summary.json    the result, written when the run is finished
 schedule.png    the loss, the tests and the LR
 last.pt         the state that the run goes on from

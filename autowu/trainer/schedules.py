@@ -27,6 +27,8 @@ __all__ = ["Schedule", "available", "canonical", "create"]
 class Schedule(Protocol):
     """What the trainer asks of a schedule; `autowu.AutoWU` is one, `CurveSchedule` another."""
 
+    last_epoch: int  # optimizer steps done, without those that the scaler skipped
+
     @property
     def phase(self) -> Phase: ...
     @property

@@ -112,12 +112,15 @@ class Trackers(Tracker):
 def rows(metrics: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """What an epoch's line of metrics.jsonl says, as flat values under the steps they stand for.
 
-    A row for each test of the scheduler, then one for the epoch.
+    A row for each test of the scheduler, then one for the epoch. Steps of tests do not count those
+    that the scaler of fp16 skipped, and all such steps up to the end of the epoch are added: steps
+    never go back, and where some were skipped after a test it stands so many too late.
     """
+    num_skipped = metrics["step"] - metrics["scheduler_step"]
     for test in metrics["tests"]:
         probabilities = test["probabilities"]
         yield (
-            test["step"],
+            test["step"] + num_skipped,
             {
                 "test/positive": int(test["positive"]),
                 "test/lr": test["lr"],

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from autowu import AutoWU
+from autowu.trainer.progress import Progress
 from autowu.trainer.settings import TrackingSettings
 from autowu.trainer.tracking import rows, start_tracker
 
@@ -18,6 +21,7 @@ TEST = {
 METRICS = {
     "epoch": 1,
     "step": 5,
+    "scheduler_step": 5,
     "train_loss": 2.0,
     "tests": [TEST],
     "restored_step": None,
@@ -35,7 +39,46 @@ def test_a_test_is_a_row_under_its_own_step_before_that_of_the_epoch() -> None:
         "test/probability_0": 0.5,
         "test/probability_1": 1.0,
     }
-    assert epoch == {"epoch": 1, "step": 5, "train_loss": 2.0, "images_per_second": 7.0}
+    assert epoch == {
+        "epoch": 1,
+        "step": 5,
+        "scheduler_step": 5,
+        "train_loss": 2.0,
+        "images_per_second": 7.0,
+    }
+
+
+def test_after_skipped_steps_no_row_goes_back() -> None:
+    """W&B throws away what does."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = AutoWU(optimizer, 60, 10, test_interval=2, max_warmup_fraction=1.0)
+    progress, steps, num_tests = Progress(), [], 0
+    for _ in range(4):
+        for loss in range(10):
+            if progress.step in (0, 1, 2, 13, 29):
+                scheduler.observe(float(loss))
+            else:
+                optimizer.step()
+                scheduler.step(float(loss))
+            progress.step += 1
+            progress.epoch_losses.append(float(loss))
+        progress.epoch_seconds = 1.0
+        metrics = progress.epoch_done(
+            test_accuracy=0.0,
+            evaluation_seconds=0.0,
+            gradient_norm=0.0,
+            scheduler=scheduler,
+            restored_step=None,
+            batch_size=1,
+            gpu_memory=None,
+        )
+        of_tests = [step for step, row in rows(metrics) if "test/lr" in row]
+        assert all(progress.step - 10 < step <= progress.step for step in of_tests)
+        assert len(set(of_tests)) == len(of_tests) == len(metrics["tests"])
+        steps += [step for step, _ in rows(metrics)]
+        num_tests += len(of_tests)
+    assert num_tests == len(scheduler.tests) > 10
+    assert steps == sorted(steps)
 
 
 def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
