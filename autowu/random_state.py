@@ -11,10 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+ACCELERATORS = ("cuda", "xpu", "mps")  # devices with a random state of their own
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:
-    """The global states of Python, NumPy, torch and the device: numbers, tuples and tensors."""
+    """The global states of Python, NumPy, torch and the device: numbers, tuples and tensors.
+
+    Of a device that is none of `ACCELERATORS` there is none, and only that of the CPU is kept.
+    """
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)
     version, numbers, gauss = random.getstate()
@@ -27,7 +33,10 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
             "gauss": state["gauss"],
         },
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        **{
+            name: _get_device_state(device) if device.type == name else None
+            for name in ACCELERATORS
+        },
     }
 
 
@@ -38,8 +47,22 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     position, has_gauss = state["numpy"]["pos"], state["numpy"]["has_gauss"]
     np.random.set_state(("MT19937", key, position, has_gauss, state["numpy"]["gauss"]))
     torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    own = state.get(device.type) if device.type in ACCELERATORS else None
+    if own is not None:
+        _set_device_state(own, device)
+
+
+def _get_device_state(device: torch.device) -> Tensor:
+    if device.type == "mps":  # there is but one
+        return torch.mps.get_rng_state()
+    return torch.get_device_module(device).get_rng_state(device)
+
+
+def _set_device_state(state: Tensor, device: torch.device) -> None:
+    if device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)
 
 
 def seed_everything(seed: int, rank: int, device: torch.device) -> None:

@@ -24,8 +24,8 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
 
     Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
     each module; moments, LRs and whatever else stands in the optimizer's groups; the random states
-    of Python, NumPy, torch and the device. A copy of them lies on the device meanwhile. Tensors and
-    dicts stay the same objects, for whoever else holds them.
+    of Python, NumPy, torch and the device (CUDA, XPU or MPS). A copy of them lies on the device
+    meanwhile. Tensors and dicts stay the same objects, for whoever else holds them.
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = list(dict.fromkeys([*network.parameters(), *groups]))
@@ -104,7 +104,8 @@ def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Res
         parameters: `id` of each of those that somebody else puts back.
     """
     own = vars(optimizer)
-    state = {key: _restore_value(value, parameters) for key, value in optimizer.state.items()}
+    held = optimizer.state
+    state = {key: _restore_value(value, parameters) for key, value in held.items()}
     groups = [
         {k: _restore_value(value, parameters) for k, value in group.items() if k != "params"}
         for group in optimizer.param_groups
@@ -113,14 +114,17 @@ def _restore_optimizer(optimizer: Optimizer, parameters: Collection[int]) -> Res
     attributes = {
         name: _restore_value(value, parameters)
         for name, value in own.items()
-        if name not in ("defaults", "param_groups") and (type(value) is dict or _is_data(value))
+        if name not in ("defaults", "param_groups", "state")
+        and (type(value) is dict or _is_data(value))
     }
     names = set(own)
 
     def restore() -> None:
         known = {key: value() for key, value in state.items()}
-        optimizer.state.clear()
-        optimizer.state.update(known)
+        held.clear()
+        held.update(known)
+        if "state" in own:  # not where a wrapper passes on that of another
+            own["state"] = held  # load_state_dict replaces it
         del optimizer.param_groups[len(groups) :]
         for group, saved in zip(optimizer.param_groups, groups, strict=True):
             entries = {key: value() for key, value in saved.items()}

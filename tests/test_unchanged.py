@@ -1,0 +1,73 @@
+"""What a block leaves as it was, and what that costs."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autowu.random_state import get_random_state, set_random_state
+from autowu.unchanged import unchanged
+
+CPU = torch.device("cpu")
+
+
+class CountClones(TorchDispatchMode):
+    """Of how many elements copies are made."""
+
+    num_elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ == "clone":
+            self.num_elements += args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+def adagrad() -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Adagrad has its moments from the beginning."""
+    network = nn.Linear(30, 20, bias=False)
+    return network, torch.optim.Adagrad(network.parameters())
+
+
+def test_the_state_of_an_optimizer_is_copied_once() -> None:
+    network, optimizer = adagrad()
+    with CountClones() as count, unchanged(network, optimizer, CPU):
+        pass
+    assert 1200 <= count.num_elements < 1210  # weights, moments, and the count of steps
+
+
+def test_a_state_that_is_replaced_in_the_block_is_the_same_object_afterwards() -> None:
+    network, optimizer = adagrad()
+    held, before = optimizer.state, optimizer.state[network.weight]["sum"].clone()
+    with unchanged(network, optimizer, CPU):
+        optimizer.load_state_dict(optimizer.state_dict())
+        network(torch.ones(30)).sum().backward()
+        optimizer.step()
+        assert optimizer.state is not held
+    assert optimizer.state is held
+    assert list(held) == [network.weight]
+    assert torch.equal(held[network.weight]["sum"], before)
+
+
+@pytest.mark.parametrize("name", ["cuda", "xpu", "mps"])
+def test_the_random_state_of_any_device_comes_back(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = {"of the device": torch.tensor([1], dtype=torch.uint8)}
+
+    def write(state: Any, *device: Any) -> None:
+        states["of the device"] = state
+
+    module = getattr(torch, name)
+    monkeypatch.setattr(module, "get_rng_state", lambda *device: states["of the device"])
+    monkeypatch.setattr(module, "set_rng_state", write)
+    device = torch.device(name)
+    saved = get_random_state(device)
+    states["of the device"] = torch.tensor([2], dtype=torch.uint8)
+    set_random_state(saved, CPU)
+    assert states["of the device"].item() == 2
+    set_random_state(saved, device)
+    assert states["of the device"].item() == 1
+    # A checkpoint from before others than CUDA were known goes on.
+    set_random_state({key: saved[key] for key in ("python", "numpy", "torch")}, device)
