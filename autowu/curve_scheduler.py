@@ -14,7 +14,7 @@ class CurveScheduler(LRScheduler):
     """Gives each group its base LR times a curve of the steps done.
 
     `lr(t) = initial_lr * curve(t) * lr_scale`, where a group without `lr_scale` (timm's key for
-    layer-wise decay) has 1.
+    layer-wise decay), or with None, has 1.
 
         curve = functools.partial(schedules.cosine, num_steps=10_000, start_lr=1.0)
         scheduler = CurveScheduler(optimizer, curve)
@@ -26,7 +26,8 @@ class CurveScheduler(LRScheduler):
         curve: the optimizer steps done -> what the base LRs are multiplied with. Pure: it is asked
             for any step, and is not part of the state, so a resumed run passes the same one.
         absolute: the curve gives learning rates instead, those of the reference group; the others
-            keep their ratio to it (see `reference_lr`). This is how AutoWU treats groups.
+            keep their ratio to it (see `reference_lr`), and `lr_scale` comes on top. AutoWU differs
+            where a group has both an LR and an `lr_scale` of its own: it takes `lr_scale` alone.
         last_epoch: optimizer steps done before, minus 1; for going on without a saved state.
 
     Raises:
@@ -67,7 +68,7 @@ class CurveScheduler(LRScheduler):
         self._adopt_groups()
         value = self.curve(self.last_epoch)
         groups = zip(self.optimizer.param_groups, self._shares, strict=True)
-        return [share * value * group.get("lr_scale", 1.0) for group, share in groups]
+        return [share * value * lr_scale(group) for group, share in groups]
 
     def state_dict(self) -> dict[str, Any]:
         """The steps done and the base LRs: plain numbers, lists and tensors."""
@@ -131,3 +132,9 @@ class CurveScheduler(LRScheduler):
         self._shares = base_lrs
         if self.absolute:  # a group, or an optimizer, without an LR has ratio 1
             self._shares = [to_ratio(lr, self._reference_lr) for lr in base_lrs]
+
+
+def lr_scale(group: dict[str, Any]) -> Any:
+    """The factor on a group's LR; 1 where it has none."""
+    scale = group.get("lr_scale")
+    return 1.0 if scale is None else scale

@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autowu import AutoWU
 from autowu.curve_scheduler import CurveScheduler
 from autowu.schedules import cosine, exponential, polynomial
 
@@ -52,6 +53,25 @@ def test_each_group_has_its_base_lr_times_the_curve_as_with_lambdalr() -> None:
 def test_a_group_is_scaled_by_its_lr_scale() -> None:
     for first, second in run(build(two_groups(lr_scale=0.25)), 25):
         assert second == pytest.approx(0.25 * first)
+
+
+def test_a_group_whose_lr_scale_is_none_is_not_scaled() -> None:
+    scheduler = build(two_groups(lr_scale=None))
+    assert all(second == first for first, second in run(scheduler, 25))
+
+
+def test_an_lr_scale_comes_on_top_of_the_ratio_of_an_absolute_curve_and_in_place_of_autowus() -> (
+    None
+):
+    def optimizer() -> Optimizer:
+        groups: list[dict[str, Any]] = [{"params": parameters()}, {"params": parameters()}]
+        groups[0] |= {"lr": 0.1, "lr_scale": 0.5}
+        return SGD(groups, lr=0.2)
+
+    scheduler = CurveScheduler(optimizer(), lambda step: 0.2, absolute=True)
+    assert scheduler.get_last_lr() == pytest.approx([0.05, 0.2])
+    autowu = AutoWU(optimizer(), 10, min_lr=0.2)
+    assert autowu.get_last_lr() == pytest.approx([0.1, 0.2])
 
 
 def test_an_absolute_curve_gives_learning_rates_and_keeps_the_ratios() -> None:

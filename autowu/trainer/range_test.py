@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from autowu.curve_scheduler import lr_scale
 from autowu.group_lrs import reference_lr, set_lr, to_ratio
 from autowu.probe import MOST_SKIPPED
 from autowu.trainer.data import Batch, ImageData
@@ -148,7 +149,7 @@ def group_shares(optimizer: Optimizer) -> list[float]:
     base_lrs = [group.get("initial_lr", group["lr"]) for group in groups]
     reference = reference_lr(base_lrs, optimizer.defaults.get("lr"))
     return [
-        to_ratio(lr, reference) * float(group.get("lr_scale", 1.0))
+        to_ratio(lr, reference) * float(lr_scale(group))
         for lr, group in zip(base_lrs, groups, strict=True)
     ]
 
