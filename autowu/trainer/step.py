@@ -70,6 +70,10 @@ class OptimizerStep:
         self.layer_norms: dict[str, tuple[Tensor, Tensor]] | None = {} if layer_norms else None
         self.without_gradient: list[str] | None = None  # parameters, known after the first step
         self.finite_check = FiniteCheck(self._network) if check_finite else None
+        # A fused optimizer leaves a step out on the device, and its hook runs all the same.
+        is_fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        self._scale_tells = self.scaler.is_enabled() and is_fused
+        optimizer.register_step_post_hook(self._note_step)
 
     def __call__(
         self, micro_batches: Sequence[Batch], measure_gradient: bool = False, step: int = 0
@@ -85,7 +89,7 @@ class OptimizerStep:
             The loss before the step, averaged over the micro-batches: 0-d, no graph.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        scale = self.scaler.get_scale()  # 1 without fp16
+        scale = self.scaler.get_scale() if self._scale_tells else 1.0
         # A forward pass that overflows ruins running statistics, whatever becomes of the step.
         buffers = self._copy_buffers() if self.scaler.is_enabled() else []
         loss: Tensor | None = None
@@ -109,12 +113,12 @@ class OptimizerStep:
             self._measure_and_clip(measure_gradient)
         if self.clip_grad_value is not None:
             nn.utils.clip_grad_value_(self.parameters, self.clip_grad_value)
+        self.skipped = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        # A hook of the optimizer would not tell: a fused one runs, and leaves the step out on the
-        # device. A scale that was halved until it is 0 cannot fall; no gradient comes through it.
-        new_scale = self.scaler.get_scale()
-        self.skipped = new_scale < scale or new_scale == 0
+        if self._scale_tells:  # one that was halved until it is 0 cannot fall, nor train
+            new_scale = self.scaler.get_scale()
+            self.skipped = new_scale < scale or new_scale == 0
         if self.skipped:
             self._restore_buffers(buffers)
         return loss
@@ -191,6 +195,9 @@ class OptimizerStep:
             self.layer_norms = layer_norms(self._network)
         if self.clip_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip_grad_norm, self.gradient_norm)
+
+    def _note_step(self, *_: object) -> None:
+        self.skipped = False
 
 
 @torch.no_grad()
