@@ -137,6 +137,7 @@ def draw_start_lrs(axes: Axes, rows: list[Row]) -> None:
         axes.plot(*zip(*points, strict=True), **(dots | {"color": color}))
     mark_batch_sizes(axes, rows)
     axes.set(yscale="log", ylabel="LR at the start of the decay")
+    axes.set_ylim(top=2.5 * axes.get_ylim()[1])  # room for the legend
     axes.legend(fontsize=8, loc="upper left")
 
 
