@@ -72,7 +72,7 @@ def dots(
         axes.set_xticks(range(len(groups)), list(groups), fontsize=8)
         axes.set_yscale("symlog", linthresh=LINEAR)
         values = [gap for gaps in groups.values() for gap in gaps.values()]
-        low, high = 1.4 * min(-1.0, *values), 1.4 * max(1.0, *values)
+        low, high = 1.4 * min([-1.0, *values]), 1.4 * max([1.0, *values])
         axes.set_ylim(low, high)
         ticks = [t for t in (-100, -50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20) if low < t < high]
         axes.set_yticks(ticks, [str(tick) for tick in ticks])
