@@ -7,7 +7,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, set_lr, to_float, to_ratio
+from autowu.group_lrs import (
+    copy_lr,
+    lr_scale,
+    reference_lr,
+    separate_shared_lrs,
+    set_lr,
+    to_float,
+    to_ratio,
+)
 
 
 class CurveScheduler(LRScheduler):
@@ -132,9 +140,3 @@ class CurveScheduler(LRScheduler):
         self._shares = base_lrs
         if self.absolute:  # a group, or an optimizer, without an LR has ratio 1
             self._shares = [to_ratio(lr, self._reference_lr) for lr in base_lrs]
-
-
-def lr_scale(group: dict[str, Any]) -> Any:
-    """The factor on a group's LR; 1 where it has none."""
-    scale = group.get("lr_scale")
-    return 1.0 if scale is None else scale

@@ -40,6 +40,12 @@ def to_ratio(base_lr: Any, reference: float) -> float:
     return lr / reference if lr and reference else 1.0
 
 
+def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> Any:
+    """The factor on a group's LR that the group gives, or another where it has none, or None."""
+    scale = group.get("lr_scale")
+    return otherwise if scale is None else scale
+
+
 def separate_shared_lrs(optimizer: Optimizer) -> None:
     """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
     default = optimizer.defaults.get("lr")

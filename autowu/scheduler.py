@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
 from autowu.gpytorch_import import gpytorch
-from autowu.group_lrs import copy_lr, reference_lr, separate_shared_lrs, to_ratio
+from autowu.group_lrs import copy_lr, lr_scale, reference_lr, separate_shared_lrs, to_ratio
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
@@ -523,7 +523,7 @@ class AutoWU(LRScheduler):
         lr = self.lr_at(self.last_epoch)
         self._adopt_groups()
         return [
-            lr * _scale_of(group, ratio)
+            lr * lr_scale(group, ratio)
             for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True)
         ]
 
@@ -611,7 +611,8 @@ class AutoWU(LRScheduler):
         self._step_count = check_integer("step_count", state["step_count"], 0)
         self._first_step = check_integer("first_step", state["first_step"], 0)
         self._last_test_step = check_integer("last_test_step", state["last_test_step"], 0)
-        if self._last_test_step > max(self.last_epoch, 0):
+        num_steps = max(self.last_epoch, 0)
+        if self._last_test_step > num_steps:
             raise ValueError(
                 f"the state has a test at step {self._last_test_step}, and is of step "
                 f"{self.last_epoch}"
@@ -639,7 +640,6 @@ class AutoWU(LRScheduler):
         self._interval.load_state_dict(state["interval"])
         self._gp.load_state_dict(state["gp"])
         num_losses = len(self._curve) + self._interval.num_committed
-        num_steps = max(self.last_epoch, 0)
         if self._switch_step is None and self._first_step + num_losses != num_steps:
             raise ValueError(
                 f"a state of {num_losses} losses since step {self._first_step}, at step "
@@ -695,7 +695,7 @@ class AutoWU(LRScheduler):
         Where optimizer and scheduler are compiled together, not compiled: each test has new sizes.
         """
         num_newest = step - self._last_test_step
-        torch.compiler.disable(self._test_eagerly)(step)
+        torch.compiler.disable(self._test_eagerly)(step, num_newest)
         if self._diverged:
             warnings.warn(
                 f"the last {max(num_newest, 2)} training losses before step {step} are not "
@@ -704,11 +704,10 @@ class AutoWU(LRScheduler):
                 stacklevel=3,
             )
 
-    def _test_eagerly(self, step: int) -> None:
+    def _test_eagerly(self, step: int, num_newest: int) -> None:
         self.synchronize()
         settings, curve = self._settings, self._curve
         # All ranks hold the same losses now, so all see a divergence alike.
-        num_newest = step - self._last_test_step
         diverged = settings.fit != "adam" and curve.is_dead(num_newest)
         if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
             ended, start_lr, slow_lr = self._decide(step, diverged)
@@ -922,8 +921,3 @@ def _of_this_version(state: Any) -> Any:
 
 def _plain(test: MinimumTest) -> dict[str, Any]:
     return asdict(test) | {"probabilities": list(test.probabilities)}
-
-
-def _scale_of(group: dict[str, Any], ratio: float) -> float:
-    scale = group.get("lr_scale")
-    return ratio if scale is None else scale

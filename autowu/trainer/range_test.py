@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autowu.curve_scheduler import lr_scale
-from autowu.group_lrs import reference_lr, set_lr, to_ratio
+from autowu.group_lrs import lr_scale, reference_lr, set_lr, to_ratio
 from autowu.probe import MOST_SKIPPED
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks

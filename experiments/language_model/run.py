@@ -35,12 +35,12 @@ from experiments.language_model.text import Text, standard_library
 from experiments.results import add_results_option, curves_beside, still_to_run
 from experiments.tables import append_row, commit, read_rows, write_rows
 from experiments.training.cells import cpu_name
+from experiments.training.methods import EARLIER_GROWTH
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of the baseline
 WARMUP_FRACTION = 0.1  # of the baseline's steps
-BEFORE = 1.03  # `autowu.sweep.PROBED_GROWTH`, as it was
 PROBED = "autowu after a probe"  # the Trainer's default
 PROBED_BEFORE = "autowu after a probe, 3 % a step"  # as it was; the others begin at `min_lr`
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
@@ -175,7 +175,7 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
         trainer = build_trainer(cell, size, text, output_dir)
         trainer.remove_callback(PrinterCallback)
         start = time.process_time()
-        growth = BEFORE if cell.method == PROBED_BEFORE else sweep.PROBED_GROWTH
+        growth = EARLIER_GROWTH if cell.method == PROBED_BEFORE else sweep.PROBED_GROWTH
         with mock.patch.object(sweep, "PROBED_GROWTH", growth):
             trainer.train()
         cpu_seconds = time.process_time() - start

@@ -37,6 +37,7 @@ BUDGETS = (
     ("cifar10", 1024, 20),
 )
 SEEDS = (0, 1, 2)
+REFERENCE = "default, loss times 1"  # of the figure
 
 
 @dataclass(frozen=True)
@@ -138,30 +139,24 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def figure(rows: list[dict[str, str]]) -> Figure:
     """Mean accuracies less those of the default with the loss as it is."""
-    groups: dict[str, dict[tuple[str, str], list[float]]] = {}
+    groups: dict[str, dict[str, list[float]]] = {}
     order = [(name, str(size), str(epochs)) for name, size, epochs in BUDGETS]
     for row in sorted(rows, key=lambda r: order.index((r["task"], r["batch_size"], r["epochs"]))):
         run = f"{row['task']} {row['batch_size']}\n{row['epochs']} epochs\n{row['optimizer']}"
-        values = groups.setdefault(run, {}).setdefault((row["method"], row["scale"]), [])
-        values.append(float(row["test_accuracy"]))
-    means = {run: {w: fmean(v) for w, v in values.items()} for run, values in groups.items()}
-    reference = ("default", "1")
-    colours = zip(METHODS, ("tab:blue", "black", "tab:red"), strict=True)
+        what = f"{row['method']}, loss times {row['scale']}"
+        groups.setdefault(run, {}).setdefault(what, []).append(float(row["test_accuracy"]))
+    gaps = {
+        run: {what: fmean(v) - fmean(values[REFERENCE]) for what, v in values.items()}
+        for run, values in groups.items()
+        if REFERENCE in values
+    }
     looks = {
-        (method, f"{scale:g}"): (marker, colour)
-        for method, colour in colours
+        f"{method}, loss times {scale:g}": (marker, colour)
+        for method, colour in zip(METHODS, ("tab:blue", "black", "tab:red"), strict=True)
         for scale, marker in zip(SCALES, ("v", "o", "^"), strict=True)
     }
-    del looks[reference]
-    return dots(
-        {
-            run: {f"{w[0]}, loss times {w[1]}": of_run[w] - of_run[reference] for w in of_run}
-            for run, of_run in means.items()
-            if reference in of_run
-        },
-        {f"{method}, loss times {scale}": look for (method, scale), look in looks.items()},
-        "the default, loss times 1",
-    )
+    del looks[REFERENCE]
+    return dots(gaps, looks, f"the {REFERENCE}")
 
 
 def report(rows: list[dict[str, str]]) -> None:

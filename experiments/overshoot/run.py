@@ -30,7 +30,7 @@ from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
 from experiments.tables import markdown_table, put_between_marks
 from experiments.training.cells import main as cells_main
-from experiments.training.methods import AUTOWU, warmup_cosine
+from experiments.training.methods import AUTOWU, EARLIER_GROWTH, warmup_cosine
 from experiments.training.summary import mean_text
 from experiments.training.trial import Outcome, Recipe, train
 
@@ -43,7 +43,7 @@ SEARCHED = {
 BEFORE, NOW = "3 % a step", "2 % a step"
 # Constants of `autowu.sweep` in place of its own.
 SLOWER = {
-    BEFORE: {"PROBED_GROWTH": 1.03},  # as the default was, on the machine of the others
+    BEFORE: {"PROBED_GROWTH": EARLIER_GROWTH},  # as the default was, on the machine of the others
     NOW: {"PROBED_GROWTH": 1.02},
     "1.5 % a step": {"PROBED_GROWTH": 1.015},
     "1.5 % a step, from a third": {"PROBED_GROWTH": 1.015, "MAX_RUN_UP": 3.0},
@@ -273,7 +273,7 @@ def lateness_table(rows: list[Row]) -> str:
     lines = []
     for row in rows_of(rows, **searched("cifar10", 128, 5, "default")):
         growth = float(row["last_lr"]) / float(row["start_lr"])
-        steps = math.log(growth) / math.log(SLOWER[BEFORE]["PROBED_GROWTH"])
+        steps = math.log(growth) / math.log(EARLIER_GROWTH)
         columns = (row[name] for name in ("seed", "switch_step", "start_lr", "last_lr"))
         lines.append([*columns, f"{steps:.0f}", f"{growth:.1f}"])
     header = ["seed", "warmup ends at", "LR at the minimum", "last LR", "steps late", "growth"]

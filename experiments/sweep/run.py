@@ -22,7 +22,7 @@ from autowu import AutoWU, probe, sweep
 from autowu.probe import NUM_SAMPLES, probe_lrs
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
-from experiments.training.methods import warmup_cosine
+from experiments.training.methods import EARLIER_GROWTH, warmup_cosine
 from experiments.training.trial import Recipe, train
 
 PARTS = ("digits", "cifar10", "cnn", "vit", "wide")
@@ -43,7 +43,6 @@ PROBED_LESS = "adaptive, after a probe, its images taken off the run"
 PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
 PROBED_BEFORE = "adaptive, after a probe, 3 % a step"
 PROBES = (PROBED, PROBED_LESS)
-BEFORE = 1.03  # `autowu.sweep.PROBED_GROWTH`, as it was
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
     PROBED: AutoWU,
@@ -102,7 +101,7 @@ class SweepCell:
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
         distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
-        growth = BEFORE if method == PROBED_BEFORE else sweep.PROBED_GROWTH
+        growth = EARLIER_GROWTH if method == PROBED_BEFORE else sweep.PROBED_GROWTH
         with (
             mock.patch.object(probe, "MAX_DISTANCE", distance),
             mock.patch.object(sweep, "PROBED_GROWTH", growth),

@@ -22,6 +22,7 @@ UNTUNED = {
     "prodigy": Recipe("prodigy", {"lr": 1.0}, "cosine"),
     "schedulefree": Recipe("schedulefree", {"lr": 0.0025}, "constant"),
 }
+EARLIER_GROWTH = 1.03  # of the LR in a step after a probe, as `autowu.sweep.PROBED_GROWTH` was
 UNTUNED_LR = 0.001  # of AdamP and AdamW
 UNTUNED_WARMUP = 0.1
 
