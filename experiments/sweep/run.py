@@ -51,7 +51,7 @@ MORE = {
     PROBED_BEFORE: AutoWU,
 }
 # Of the variants that were not kept those that are run at 4,972 steps, too.
-LONG = ("a tenth of that LR a step", "slow only while it falls")
+LONG = ("without the test of a plateau", "a tenth of that LR a step", "slow only while it falls")
 SIMULATED_STEPS = (60, 120, 500, 5_000)
 Method = tuple[str, float | None, float | None]  # variant or warmup_cosine, peak LR, warmup
 
