@@ -13,7 +13,7 @@ from autowu.group_lrs import (
     reference_lr,
     separate_shared_lrs,
     set_lr,
-    to_float,
+    to_number,
     to_ratio,
 )
 
@@ -71,6 +71,19 @@ class CurveScheduler(LRScheduler):
         self._adopt_groups()
         return self._reference_lr
 
+    def step(self, epoch: int | None = None) -> None:
+        """Go one optimizer step further; call it after `optimizer.step()`.
+
+        Raises:
+            TypeError: for a loss, which a curve does not look at.
+        """
+        if isinstance(epoch, float | Tensor):
+            raise TypeError(
+                f"{type(self).__name__}.step() takes no loss, and would take it for an epoch, got "
+                f"{type(epoch).__name__}: call step() alone"
+            )
+        super().step(epoch)
+
     def get_lr(self) -> list[float | Tensor]:
         """The LR of each group at `last_epoch`; called by the base class."""
         self._adopt_groups()
@@ -93,6 +106,10 @@ class CurveScheduler(LRScheduler):
         Raises:
             ValueError: it is no such state, or that of an optimizer with more groups.
         """
+        if not isinstance(state_dict, dict):
+            raise ValueError(
+                f"not a state_dict of {type(self).__name__}: {type(state_dict).__name__}"
+            )
         self._check_state(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["step_count"]
@@ -134,7 +151,7 @@ class CurveScheduler(LRScheduler):
         for group in groups[len(self.base_lrs) :]:
             group.setdefault("initial_lr", copy_lr(group["lr"]))
             self.base_lrs.append(copy_lr(group["initial_lr"]))
-        base_lrs = [to_float(lr) for lr in self.base_lrs]
+        base_lrs = [to_number(lr) for lr in self.base_lrs]
         if not self._reference_lr:
             self._reference_lr = reference_lr(base_lrs, self.optimizer.defaults.get("lr"))
         self._shares = base_lrs

@@ -12,7 +12,7 @@ def copy_lr(lr: Any) -> Any:
     return lr.detach().clone() if isinstance(lr, Tensor) else lr
 
 
-def to_float(lr: Any) -> float:
+def to_number(lr: Any) -> float:
     """A learning rate as a number; none is 0."""
     return 0.0 if lr is None else float(lr)
 
@@ -30,13 +30,13 @@ def reference_lr(base_lrs: Sequence[Any], default: Any) -> float:
 
     Otherwise the largest; 0 without groups.
     """
-    lrs = [to_float(lr) for lr in base_lrs]
-    return to_float(default) if to_float(default) in lrs else max(lrs, default=0.0)
+    lrs = [to_number(lr) for lr in base_lrs]
+    return to_number(default) if to_number(default) in lrs else max(lrs, default=0.0)
 
 
 def to_ratio(base_lr: Any, reference: float) -> float:
     """A group's LR over that of the reference group; 1 where there is nothing to divide."""
-    lr = to_float(base_lr)
+    lr = to_number(base_lr)
     return lr / reference if lr and reference else 1.0
 
 

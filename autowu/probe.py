@@ -73,7 +73,7 @@ def probe_losses(
             num_skipped += 1
             continue
         num_skipped = 0
-        losses.append(to_float(loss))
+        losses.append(checked_loss(loss))
         if not math.isfinite(losses[-1]):
             break
     if not losses:
@@ -142,7 +142,7 @@ def _last_step_before_rise(losses: Sequence[float], half: int) -> int:
     return len(losses) - 2
 
 
-def to_float(loss: object) -> float:
+def checked_loss(loss: object) -> float:
     """A loss that `take_step` returned; TypeError for anything else."""
     if isinstance(loss, Tensor) and loss.dim() == 0:
         return float(loss.detach())

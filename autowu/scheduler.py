@@ -22,7 +22,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
 from autowu.gpytorch_import import gpytorch
-from autowu.group_lrs import copy_lr, lr_scale, reference_lr, separate_shared_lrs, to_ratio
+from autowu.group_lrs import (
+    copy_lr,
+    lr_scale,
+    reference_lr,
+    separate_shared_lrs,
+    to_number,
+    to_ratio,
+)
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
@@ -34,7 +41,7 @@ from autowu.minimum_test import (
     num_consecutive_positive,
     weigh_evidence,
 )
-from autowu.probe import TakeStep, lr_of_fall, probe_losses, probe_lrs, to_float
+from autowu.probe import MOST_SKIPPED, TakeStep, checked_loss, lr_of_fall, probe_losses, probe_lrs
 from autowu.random_state import get_random_state, set_random_state
 from autowu.settings import (
     COOLDOWN_DECAYS,
@@ -51,7 +58,7 @@ from autowu.settings import (
 from autowu.sweep import Sweep, first_fall_step, first_lr
 from autowu.unchanged import unchanged
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -93,7 +100,7 @@ class AutoWU(LRScheduler):
     A group's LR is the schedule's LR times a ratio: the group's `lr_scale` if it has one, else
     its `initial_lr` over that of the reference group (whose `initial_lr` is the optimizer's
     default LR, or the largest). With one group the optimizer's own LR plays no part. A group whose
-    LR is 0 has ratio 1, too; to freeze one, give it `lr_scale=0.0`.
+    LR is 0 has ratio 1, too, with a warning; to freeze one, give it `lr_scale=0.0`.
 
     With several ranks every rank calls `step` with its own loss. A test costs one all-reduce and
     one broadcast; a step without a test communicates nothing and never waits for the device.
@@ -138,7 +145,8 @@ class AutoWU(LRScheduler):
         num_posterior_samples: losses, at most, that each posterior sees; 500 (paper).
         grid_size: points of [0, 1] at which the smoothed loss is looked at; 500 (paper).
         seed: of the random subsets.
-        process_group: the ranks that train together; None: all of them.
+        process_group: the ranks that train together; None: all of them. With one the scheduler
+            cannot be copied or pickled; its `state_dict()` can.
         last_epoch: optimizer steps done before, minus 1; for going on without a saved state,
             with the losses so far forgotten, below `W` only. The sweep is fixed then.
 
@@ -227,6 +235,7 @@ class AutoWU(LRScheduler):
         self._switch_step: int | None = None
         self._start_lr: float | None = None
         self._diverged = False
+        self._num_skipped = 0  # calls of `skip` since the last `step`
         self._expect_next_test()
 
         separate_shared_lrs(optimizer)
@@ -428,7 +437,7 @@ class AutoWU(LRScheduler):
         world_size = num_ranks(self._process_group)
         if world_size == 1:
             return loss
-        values = [0.0, 1.0] if loss is None else [to_float(loss), 0.0]
+        values = [0.0, 1.0] if loss is None else [checked_loss(loss), 0.0]
         total = torch.tensor(values, dtype=torch.float64, device=self._device())
         dist.all_reduce(total, group=self._process_group)
         mean, skipped = (total / world_size).tolist()
@@ -491,9 +500,14 @@ class AutoWU(LRScheduler):
             TypeError: an integer, as `step(epoch)` of older PyTorch.
             ValueError: no loss was observed in the warmup; or one that is no scalar.
         """
-        if not self._is_constructed:  # the base class takes a step to set the first LR
+        # The base class takes a step to set the first LR, and a SequentialLR another one.
+        if not self._is_constructed or self.last_epoch < 0:
             super().step()
             return
+        if torch.compiler.is_compiling():  # nothing here is worth a kernel, and each test differs
+            torch.compiler.disable(self.step)(loss)
+            return
+        self._num_skipped = 0
         if isinstance(loss, int):
             raise TypeError(
                 f"step() takes the training loss, a float or a 0-d tensor, got the integer {loss}: "
@@ -517,6 +531,23 @@ class AutoWU(LRScheduler):
         # Last, so that a test that is interrupted leaves a whole step behind; the next call tests.
         if self._switch_step is None and self.last_epoch >= self._next_test_step:
             self._test(self.last_epoch)
+
+    def skip(self) -> None:
+        """Call it in place of `step()` when a GradScaler left the optimizer's step out.
+
+        What was observed for it is averaged into the next step. After 24 in a row the scaler is no
+        longer looking for its scale: the network is lost, and each is a step, so that a test can
+        see it.
+
+        Raises:
+            ValueError: no loss was observed in the warmup.
+        """
+        num_skipped = self._num_skipped + 1
+        if num_skipped > MOST_SKIPPED:
+            self.step()
+        elif self._switch_step is None and not self._interval.is_open:
+            raise ValueError(_NOTHING_OBSERVED)
+        self._num_skipped = num_skipped
 
     def get_lr(self) -> list[float | Tensor]:
         """The LR of each group at `last_epoch`; called by the base class."""
@@ -557,6 +588,7 @@ class AutoWU(LRScheduler):
             "switch_step": self._switch_step,
             "start_lr": self._start_lr,
             "diverged": self._diverged,
+            "num_skipped": self._num_skipped,
             "tests": [_plain(test) for test in self._tests],
             "losses": self._curve.values.clone(),
             "unweighted": list(self._curve.unweighted),
@@ -630,6 +662,7 @@ class AutoWU(LRScheduler):
                 f"the state has switch_step={self._switch_step}, start_lr={self._start_lr}"
             )
         self._diverged = state["diverged"]
+        self._num_skipped = check_integer("num_skipped", state["num_skipped"], 0)
         self._tests = [
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
             for test in state["tests"]
@@ -690,12 +723,9 @@ class AutoWU(LRScheduler):
             self._interval.reserve(self._next_test_step - self._last_test_step + 1)
 
     def _test(self, step: int) -> None:
-        """Reduce the losses, let rank 0 decide, and end the warmup if it says so.
-
-        Where optimizer and scheduler are compiled together, not compiled: each test has new sizes.
-        """
+        """Reduce the losses, let rank 0 decide, and end the warmup if it says so."""
         num_newest = step - self._last_test_step
-        torch.compiler.disable(self._test_eagerly)(step, num_newest)
+        self._test_eagerly(step, num_newest)
         if self._diverged:
             warnings.warn(
                 f"the last {max(num_newest, 2)} training losses before step {step} are not "
@@ -872,6 +902,12 @@ class AutoWU(LRScheduler):
             default = self.optimizer.defaults.get("lr")
             self._reference_lr = reference_lr(self.base_lrs, default)
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
+        if self._reference_lr and any(map(_looks_frozen, added)):
+            warnings.warn(
+                "a parameter group with LR 0 is not frozen by it: 0 is no ratio, and AutoWU trains "
+                "the group at the LR of the others. To freeze it, give it lr_scale=0.0",
+                stacklevel=2,
+            )
 
     def _check_state(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
@@ -899,12 +935,16 @@ class AutoWU(LRScheduler):
             )
 
 
+def _looks_frozen(group: dict[str, Any]) -> bool:
+    return group.get("lr_scale") is None and not to_number(group["initial_lr"])
+
+
 def _of_this_version(state: Any) -> Any:
     """A state of an earlier version as one of this: it goes on as it would have gone on then.
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
-    by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite. Only
-    after a late set-back are the tests more frequent now.
+    by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
+    5 skipped steps were not counted. Only after a late set-back are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
@@ -914,9 +954,11 @@ def _of_this_version(state: Any) -> Any:
         state = state | {"settings": settings, "fall_step": 0, "slow_lr": None}
     if version in (1, 2, 3):
         state = state | {"probed_growth": 1.02 if version == 3 else 1.03}
-    if version not in (1, 2, 3, 4):
+    if version in (1, 2, 3, 4):
+        state = state | {"unweighted": []}
+    if version not in (1, 2, 3, 4, 5):
         return state
-    return state | {"version": STATE_VERSION, "unweighted": []}
+    return state | {"version": STATE_VERSION, "num_skipped": 0}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

@@ -77,7 +77,10 @@ def grad_scaler() -> AutoWU:
             optimizer.zero_grad()
             scaler.scale(loss).backward()
             scheduler.observe(loss)  # AutoWU: the loss itself, not scaled
+            num_steps = scheduler.last_epoch
             scaler.step(optimizer)
+            if scheduler.last_epoch == num_steps:  # AutoWU: the scaler left the step out
+                scheduler.skip()
             scaler.update()
     return scheduler
 

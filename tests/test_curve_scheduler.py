@@ -242,3 +242,17 @@ def test_it_is_pickled_with_its_curve() -> None:
     scheduler = CurveScheduler(optimizer, partial(polynomial, num_steps=9, start_lr=1.0))
     again = pickle.loads(pickle.dumps(scheduler.curve))
     assert [again(step) for step in range(10)] == [scheduler.curve(step) for step in range(10)]
+
+
+@pytest.mark.parametrize("loss", [0.5, torch.tensor(0.5)])
+def test_a_loss_is_not_taken_for_an_epoch(loss: Any) -> None:
+    scheduler = build(SGD(parameters(), lr=0.5))
+    with pytest.raises(TypeError, match="takes no loss"):
+        scheduler.step(loss)
+    assert scheduler.last_epoch == 0
+
+
+@pytest.mark.parametrize("state", [None, []])
+def test_what_is_no_state_is_named(state: Any) -> None:
+    with pytest.raises(ValueError, match="not a state_dict of CurveScheduler"):
+        build(SGD(parameters(), lr=0.5)).load_state_dict(state)

@@ -26,7 +26,8 @@ def step(accelerator: Accelerator, scheduler: AutoWU, loss: Tensor | float) -> N
     """Observe the loss of a batch, and step the scheduler if the optimizer was stepped.
 
     Call it for every batch, after `optimizer.step()`. With accumulation the scheduler gets one
-    loss a step, the mean over the batches; a step that the GradScaler skipped is none.
+    loss a step, the mean over the batches; a step that the GradScaler skipped is none (see
+    `AutoWU.skip`).
 
     Args:
         accelerator: the one of the loop.
@@ -40,7 +41,11 @@ def step(accelerator: Accelerator, scheduler: AutoWU, loss: Tensor | float) -> N
     if scheduler not in _registered:
         _register(accelerator, scheduler)
     scheduler.observe(loss)
-    if accelerator.sync_gradients and not accelerator.optimizer_step_was_skipped:
+    if not accelerator.sync_gradients:
+        return
+    if accelerator.optimizer_step_was_skipped:
+        scheduler.skip()
+    else:
         scheduler.step()
 
 

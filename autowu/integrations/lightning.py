@@ -38,7 +38,8 @@ class AutoWUCallback(Callback):
         self.scheduler: AutoWU | None = None
         self._settings = settings
         self._saved: dict[str, Any] = {}  # Lightning loads it before the scheduler can be made
-        self._has_stepped = False  # the optimizer, since the last batch
+        self._is_due = False  # a step of the optimizer, since the last batch
+        self._has_stepped = False  # the optimizer made it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # By now Lightning has restored the optimizer, the LR in it included.
@@ -63,7 +64,10 @@ class AutoWUCallback(Callback):
             )
         # Is not called for a step that the GradScaler skips, unless the optimizer is fused.
         optimizer.register_step_post_hook(self._note_step)
-        self._has_stepped = False
+        self._is_due = self._has_stepped = False
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self._is_due = True
 
     def on_train_batch_end(
         self,
@@ -80,8 +84,10 @@ class AutoWUCallback(Callback):
         else:  # training_step returned None
             self.scheduler.observe(0.0, weight=0)
         if self._has_stepped:
-            self._has_stepped = False
             self.scheduler.step()
+        elif self._is_due:
+            self.scheduler.skip()
+        self._is_due = self._has_stepped = False
 
     def state_dict(self) -> dict[str, Any]:
         if self.scheduler is None:

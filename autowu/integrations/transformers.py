@@ -12,7 +12,7 @@ from typing import Any
 
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from transformers import BatchEncoding, Trainer, TrainingArguments
+from transformers import BatchEncoding, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from autowu.integrations.resuming import check_same_settings
@@ -59,6 +59,7 @@ class AutoWUMixin(Trainer):
         self._autowu = autowu or {}
         self._num_probe_samples = check_integer("probe", probe, 0)
         super().__init__(*args, **kwargs)
+        self.add_callback(_SkippedSteps(self))
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *others: Any) -> Any:
         values = super().set_initial_training_values(args, dataloader, *others)
@@ -138,6 +139,17 @@ class AutoWUMixin(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.state.global_step:
             _check_settings(self.lr_scheduler.settings, wanted)
+
+
+class _SkippedSteps(TrainerCallback):
+    """Tells AutoWU of the steps that the GradScaler left out, which the Trainer does not."""
+
+    def __init__(self, trainer: AutoWUMixin) -> None:
+        self._trainer = trainer
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        if self._trainer.accelerator.optimizer_step_was_skipped:
+            self._trainer.lr_scheduler.skip()
 
 
 class AutoWUTrainer(AutoWUMixin):

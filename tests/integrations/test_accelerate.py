@@ -204,6 +204,22 @@ def test_a_step_that_the_grad_scaler_skips_is_no_step_and_its_loss_joins_the_nex
     assert scheduler.last_epoch == 8 - 2
 
 
+def test_a_network_that_is_lost_ends_the_warmup_though_the_scaler_skips_every_step() -> None:
+    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    model = nn.Linear(1, 1)
+    optimizer = build_optimizer(model)
+    model, optimizer, scheduler = accelerator.prepare(model, optimizer, AutoWU(optimizer, 400))
+    with pytest.warns(UserWarning, match="the run has diverged"):
+        for number in range(60):
+            loss = model(torch.ones(1, 1)).sum() * (1.0 if number < 10 else math.inf)
+            accelerator.backward(loss)
+            optimizer.step()
+            step(accelerator, scheduler, loss)
+            optimizer.zero_grad()
+    assert scheduler.diverged
+
+
 def test_a_step_without_a_test_never_looks_at_the_loss() -> None:
     """A tensor on the meta device has no value: looking at it, as a wait would, is an error."""
     run = Run(batches_of(), 8)

@@ -209,6 +209,23 @@ def test_a_step_that_the_grad_scaler_skips_is_no_step_and_its_loss_joins_the_nex
     assert result["losses"] == pytest.approx(done[: len(result["losses"])], rel=1e-5)
 
 
+def test_a_network_that_is_lost_ends_the_warmup_though_the_scaler_skips_every_step() -> None:
+    class Lost(Classifier):
+        def training_step(self, batch: Batch, batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            return loss if self.trainer.global_step < 10 else loss * math.inf
+
+    plugin = lightning.plugins.MixedPrecision(
+        "16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1.0)
+    )
+    module = Lost()
+    module.model.float()
+    batches = [(inputs.float(), targets) for inputs, targets in batches_of()]
+    with pytest.warns(UserWarning, match="the run has diverged"):
+        result = fit(batches, 8, module=module, plugins=[plugin])
+    assert result["state"]["diverged"]
+
+
 def test_a_batch_that_training_step_skips_has_no_weight() -> None:
     class Skipping(Classifier):
         def training_step(self, batch: Batch, batch_idx: int) -> Any:

@@ -312,6 +312,23 @@ def test_a_step_that_the_grad_scaler_skips_is_no_step_and_its_loss_joins_the_nex
     assert losses == pytest.approx(expected[: len(losses)], rel=1e-5)
 
 
+def test_a_network_that_is_lost_ends_the_warmup_though_the_scaler_skips_every_step(
+    tmp_path: Path,
+) -> None:
+    class Lost(Classifier):
+        def forward(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            loss = super().forward(inputs.float(), labels)["loss"]
+            return {"loss": loss * (1.0 if trainer.state.global_step < 10 else float("inf"))}
+
+    model = Lost()
+    model.model.float()
+    trainer = build_trainer(tmp_path, model=model, num_train_epochs=8)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    with pytest.warns(UserWarning, match="the run has diverged"):
+        trainer.train()
+    assert trainer.lr_scheduler.diverged
+
+
 def test_a_step_without_a_test_never_looks_at_the_loss(tmp_path: Path) -> None:
     """A tensor on the meta device has no value: looking at it, as a wait would, is an error."""
 
