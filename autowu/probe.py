@@ -19,9 +19,17 @@ All of it means the same for `a * loss + b`, and all of it is ours: the paper ha
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
-from torch import Tensor
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from autowu.loss_curve import num_ranks
+from autowu.random_state import get_random_state, set_random_state
+from autowu.unchanged import unchanged
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
@@ -43,6 +51,42 @@ def probe_lrs(min_lr: float, max_lr: float) -> list[float]:
     # A little less than what rounding adds to a whole number of doublings.
     num_factors = max(1, math.ceil(math.log(max_lr / min_lr) / math.log(GROWTH) - 1e-9))
     return [min_lr * (max_lr / min_lr) ** (k / num_factors) for k in range(num_factors + 1)]
+
+
+def losses_taken_back(
+    model: nn.Module,
+    optimizer: Optimizer,
+    lrs: Sequence[float],
+    set_lr: Callable[[float], None],
+    take_step: TakeStep,
+    *,
+    device: torch.device,
+    group: dist.ProcessGroup | None,
+) -> list[float]:
+    """`probe_losses`, averaged over the ranks, of steps that change nothing in the end.
+
+    Every step draws the same random numbers: dropout would make the losses noisy.
+
+    Args:
+        model: what the steps change, with the optimizer and the random states.
+        device: of the model's first parameter.
+        group: the ranks; None for the default group.
+    """
+    random_state = get_random_state(device)
+
+    def step() -> Tensor | float | None:
+        set_random_state(random_state, device)
+        return _mean_over_ranks(take_step(), device, group)
+
+    with unchanged(model, optimizer, device), torch.enable_grad():
+        losses = probe_losses(lrs, set_lr, step)
+    if len(set(losses)) == 1 and math.isfinite(losses[0]):
+        warnings.warn(
+            f"all losses of the probe are {losses[0]:g}: its steps changed nothing. Does "
+            "take_step call optimizer.step()?",
+            stacklevel=3,
+        )
+    return losses
 
 
 def probe_losses(
@@ -140,6 +184,20 @@ def _last_step_before_rise(losses: Sequence[float], half: int) -> int:
             return after - 2
         lowest = min(lowest, losses[after])
     return len(losses) - 2
+
+
+def _mean_over_ranks(
+    loss: Tensor | float | None, device: torch.device, group: dist.ProcessGroup | None
+) -> Tensor | float | None:
+    """Of the losses of one step; None where the step of a rank was skipped."""
+    world_size = num_ranks(group)
+    if world_size == 1:
+        return loss
+    values = [0.0, 1.0] if loss is None else [checked_loss(loss), 0.0]
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total, group=group)
+    mean, skipped = (total / world_size).tolist()
+    return None if skipped else mean
 
 
 def checked_loss(loss: object) -> float:

@@ -21,6 +21,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
+from autowu.decision import (
+    Decision,
+    decide,
+    from_message,
+    lr_at_cap,
+    no_message,
+    to_message,
+)
 from autowu.gpytorch_import import gpytorch
 from autowu.group_lrs import (
     copy_lr,
@@ -33,16 +41,9 @@ from autowu.group_lrs import (
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
-from autowu.minimum_test import (
-    Evidence,
-    MinimumTest,
-    has_exploded,
-    is_positive,
-    num_consecutive_positive,
-    weigh_evidence,
-)
-from autowu.probe import MOST_SKIPPED, TakeStep, checked_loss, lr_of_fall, probe_losses, probe_lrs
-from autowu.random_state import get_random_state, set_random_state
+from autowu.minimum_test import MinimumTest, num_consecutive_positive
+from autowu.probe import MOST_SKIPPED, TakeStep, losses_taken_back, lr_of_fall, probe_lrs
+from autowu.saved_state import STATE_VERSION, checked_settings, of_this_version
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
@@ -56,9 +57,7 @@ from autowu.settings import (
     check_integer,
 )
 from autowu.sweep import Sweep, first_fall_step, first_lr
-from autowu.unchanged import unchanged
 
-STATE_VERSION = 6
 _NOTHING_OBSERVED = (
     "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
     "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
@@ -400,11 +399,8 @@ class AutoWU(LRScheduler):
             )
         self._check_unbegun("probe")
         lrs = probe_lrs(self._settings.min_lr, self._settings.max_lr)
-        device = self._device()
-        random_state = get_random_state(device)
 
         def step() -> Tensor | float | None:
-            set_random_state(random_state, device)  # dropout would make the losses noisy
             loss = take_step()
             if self.last_epoch > 0 or self._interval.is_open:
                 raise RuntimeError(
@@ -412,36 +408,26 @@ class AutoWU(LRScheduler):
                     " an optimizer step and no more. This scheduler has begun its run by that;"
                     " construct another"
                 )
-            return self._mean_over_ranks(loss)
+            return loss
 
         try:
-            with unchanged(model, self.optimizer, device), torch.enable_grad():
-                losses = probe_losses(lrs, self._write_lr, step)
+            losses = losses_taken_back(
+                model,
+                self.optimizer,
+                lrs,
+                self._write_lr,
+                step,
+                device=self._device(),
+                group=self._process_group,
+            )
         finally:
             self._write_lrs()
         fall_lr = lr_of_fall(lrs, losses)
-        if len(set(losses)) == 1 and math.isfinite(losses[0]):
-            warnings.warn(
-                f"all losses of the probe are {losses[0]:g}: its steps changed nothing. Does "
-                "take_step call optimizer.step()?",
-                stacklevel=2,
-            )
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
         else:
             self._begin(Sweep(self._settings, first_fall_step(self._settings)))
         return fall_lr
-
-    def _mean_over_ranks(self, loss: Tensor | float | None) -> Tensor | float | None:
-        """Of the losses of a probe's step; None where the step of a rank was skipped."""
-        world_size = num_ranks(self._process_group)
-        if world_size == 1:
-            return loss
-        values = [0.0, 1.0] if loss is None else [checked_loss(loss), 0.0]
-        total = torch.tensor(values, dtype=torch.float64, device=self._device())
-        dist.all_reduce(total, group=self._process_group)
-        mean, skipped = (total / world_size).tolist()
-        return None if skipped else mean
 
     def begin_at(self, lr: float) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
@@ -610,7 +596,7 @@ class AutoWU(LRScheduler):
         own = self._settings.as_dict()
         before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
         try:
-            self._load(_of_this_version(state_dict))
+            self._load(of_this_version(state_dict))
         except ValueError:
             self.__dict__.update(before)
             raise
@@ -630,39 +616,19 @@ class AutoWU(LRScheduler):
             )
 
     def _load(self, state: Any) -> None:
-        self._check_state(state)
-        try:
-            settings = SchedulerSettings(**state["settings"])
-        except TypeError as error:
-            raise ValueError(
-                f"the settings of the state are not those of AutoWU: {error}"
-            ) from None
+        num_groups = len(self.optimizer.param_groups)
+        settings = checked_settings(state, self.state_dict().keys(), num_groups)
+        self._check_kernel(state["kernel"])
         self._configure(settings)
-        # -1: in a SequentialLR, before its turn.
-        self.last_epoch = check_integer("last_epoch", state["last_epoch"], -1)
-        self._step_count = check_integer("step_count", state["step_count"], 0)
-        self._first_step = check_integer("first_step", state["first_step"], 0)
-        self._last_test_step = check_integer("last_test_step", state["last_test_step"], 0)
-        num_steps = max(self.last_epoch, 0)
-        if self._last_test_step > num_steps:
-            raise ValueError(
-                f"the state has a test at step {self._last_test_step}, and is of step "
-                f"{self.last_epoch}"
-            )
-        fall_step, slow_lr = state["fall_step"], state["slow_lr"]
-        if fall_step is not None and not 0 <= fall_step < self._warmup_steps:
-            raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
-        if slow_lr is not None and not settings.min_lr <= slow_lr <= settings.max_lr:
-            raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
-        self._sweep = Sweep(settings, fall_step, slow_lr, state["probed_growth"])
+        self.last_epoch = state["last_epoch"]
+        self._step_count = state["step_count"]
+        self._first_step = state["first_step"]
+        self._last_test_step = state["last_test_step"]
+        self._num_skipped = state["num_skipped"]
+        self._sweep = Sweep(settings, state["fall_step"], state["slow_lr"], state["probed_growth"])
         self._switch_step = state["switch_step"]
         self._start_lr = state["start_lr"]
-        if (self._switch_step is None) != (self._start_lr is None):
-            raise ValueError(
-                f"the state has switch_step={self._switch_step}, start_lr={self._start_lr}"
-            )
         self._diverged = state["diverged"]
-        self._num_skipped = check_integer("num_skipped", state["num_skipped"], 0)
         self._tests = [
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
             for test in state["tests"]
@@ -672,17 +638,9 @@ class AutoWU(LRScheduler):
         self._curve.extend(state["losses"], has_weight)
         self._interval.load_state_dict(state["interval"])
         self._gp.load_state_dict(state["gp"])
-        num_losses = len(self._curve) + self._interval.num_committed
-        if self._switch_step is None and self._first_step + num_losses != num_steps:
-            raise ValueError(
-                f"a state of {num_losses} losses since step {self._first_step}, at step "
-                f"{self.last_epoch}: it is damaged"
-            )
         self._expect_next_test()
         self.base_lrs = [copy_lr(lr) for lr in state["base_lrs"]]
         self._reference_lr = float(state["reference_lr"])
-        if not 0.0 <= self._reference_lr < math.inf:
-            raise ValueError(f"reference_lr={self._reference_lr} of the state is no learning rate")
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
         self.lr_at(self.last_epoch)
 
@@ -724,25 +682,16 @@ class AutoWU(LRScheduler):
 
     def _test(self, step: int) -> None:
         """Reduce the losses, let rank 0 decide, and end the warmup if it says so."""
-        num_newest = step - self._last_test_step
-        self._test_eagerly(step, num_newest)
-        if self._diverged:
-            warnings.warn(
-                f"the last {max(num_newest, 2)} training losses before step {step} are not "
-                f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
-                f"{self._start_lr:.4g}; the weights may need restoring",
-                stacklevel=3,
-            )
-
-    def _test_eagerly(self, step: int, num_newest: int) -> None:
-        self.synchronize()
         settings, curve = self._settings, self._curve
+        num_newest = step - self._last_test_step
+        self.synchronize()
         # All ranks hold the same losses now, so all see a divergence alike.
         diverged = settings.fit != "adam" and curve.is_dead(num_newest)
         if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
-            ended, start_lr, slow_lr = self._decide(step, diverged)
+            ended, start_lr, slow_lr, test = self._decide(step, diverged)
+            self._tests.append(test)
         else:
-            ended, start_lr, slow_lr = True, self._lr_at_cap(math.nan), math.nan
+            ended, start_lr = True, lr_at_cap(settings, self._sweep, math.nan)
         self._last_test_step = step
         if not ended:
             if not math.isnan(slow_lr):
@@ -752,83 +701,42 @@ class AutoWU(LRScheduler):
             return
         self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
         self._write_lrs()
+        if diverged:
+            warnings.warn(
+                f"the last {max(num_newest, 2)} training losses before step {step} are not "
+                f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
+                f"{start_lr:.4g}; the weights may need restoring",
+                stacklevel=3,
+            )
 
-    def _decide(self, step: int, diverged: bool) -> tuple[bool, float, float]:
-        """One test: whether the warmup ends, where decay starts, from where the sweep is slow."""
-        settings = self._settings
-        outcome = torch.tensor(
-            [math.nan] * (3 + 2 * settings.num_tests), dtype=torch.float64, device="cpu"
-        )
+    def _decide(self, step: int, diverged: bool) -> Decision:
+        """What rank 0 makes of the losses, on every rank."""
+        settings, sweep = self._settings, self._sweep
+        message = no_message(settings)
         error: Exception | None = None
         if self._rank() == 0:
             try:
-                outcome = self._weigh(step, diverged)
+                message = to_message(
+                    decide(
+                        step,
+                        settings=settings,
+                        sweep=sweep,
+                        curve=self._curve,
+                        gp=self._gp,
+                        tests=self._tests,
+                        first_step=self._first_step,
+                        diverged=diverged,
+                    )
+                )
             except Exception as caught:  # the other ranks wait, and must hear of it
                 error = caught
-        outcome = self._broadcast(outcome)
+        message = self._broadcast(message)
         if error is not None:
             raise error
-        ended, start_lr, slow_lr = outcome[:3].tolist()
-        if math.isnan(ended):
+        decision = from_message(message, step, settings, sweep)
+        if decision is None:
             raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
-        probabilities, lrs = outcome[3:].view(2, -1).tolist()
-        self._tests.append(self._to_test(step, probabilities, lrs))
-        return bool(ended), start_lr, slow_lr
-
-    def _weigh(self, step: int, diverged: bool) -> Tensor:
-        """What rank 0 finds, float64 (3 + 2 * num_tests,).
-
-        Decision (1: the warmup ends), start LR, that of `_slow_lr`, then the probabilities and the
-        LRs at the minima.
-        """
-        settings, curve = self._settings, self._curve
-        # After a divergence the curve ends with its last finite loss.
-        window = curve.end_of_finite if diverged else len(curve)
-        plateau_begin = self._sweep.plateau_begin(window)  # its first step is 0
-        evidence = weigh_evidence(
-            curve,
-            self._gp,
-            num_losses=window,
-            num_tests=settings.num_tests,
-            num_fit_samples=settings.num_fit_samples,
-            num_posterior_samples=settings.num_posterior_samples,
-            rng=np.random.default_rng((settings.seed, step)),
-            plateau_begin=None if plateau_begin is None else plateau_begin / window,
-        )
-        # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
-        lrs = [self._sweep.lr(self._first_step + x * window) for x in evidence.positions]
-        test = self._to_test(step, evidence.probabilities, lrs)
-        found = num_consecutive_positive([*self._tests, test]) >= settings.patience
-        start_lr = test.lr_at_minimum
-        if step >= self._warmup_steps and not found and not diverged:
-            start_lr = self._lr_at_cap(start_lr)
-        ended = found or diverged or step >= self._warmup_steps
-        outcome = [ended, start_lr, self._slow_lr(test, evidence), *evidence.probabilities, *lrs]
-        return torch.tensor(outcome, dtype=torch.float64, device="cpu")
-
-    def _slow_lr(self, test: MinimumTest, evidence: Evidence) -> float:
-        """Where a sweep that is fast begins to be slow: infinity: at its LR; NaN: not yet."""
-        if not self._sweep.is_fast:
-            return math.nan
-        if test.positive or has_exploded(self._curve):  # it has passed the minimum
-            return test.lr_at_minimum
-        falls = is_positive(evidence.fall_probabilities, self._settings.confidence)
-        return math.inf if falls else math.nan
-
-    def _to_test(self, step: int, probabilities: Any, lrs: list[float]) -> MinimumTest:
-        return MinimumTest(
-            step=step,
-            lr=self._sweep.lr(step),
-            probabilities=tuple(probabilities),
-            positive=is_positive(probabilities, self._settings.confidence),
-            lr_at_minimum=math.fsum(lrs) / len(lrs),
-        )
-
-    def _lr_at_cap(self, lr_at_minimum: float) -> float:
-        """Where decay starts when no minimum was found in the longest warmup."""
-        if self._settings.at_cap == "minimum":
-            return lr_at_minimum
-        return self._sweep.lr(self._warmup_steps - 1)
+        return decision
 
     def sweep_step(self, lr: float) -> float:
         """The step of the sweep, a real number, at which it has the learning rate `lr`.
@@ -847,12 +755,12 @@ class AutoWU(LRScheduler):
             return 0
         return dist.get_rank(self._process_group)
 
-    def _broadcast(self, outcome: Tensor) -> Tensor:
+    def _broadcast(self, message: Tensor) -> Tensor:
         if num_ranks(self._process_group) == 1:
-            return outcome
-        outcome = outcome.to(self._device())
-        dist.broadcast(outcome, group=self._process_group, group_src=0)
-        return outcome.cpu()
+            return message
+        message = message.to(self._device())
+        dist.broadcast(message, group=self._process_group, group_src=0)
+        return message.cpu()
 
     def _device(self) -> torch.device:
         """Where collectives run: the device of the first parameter."""
@@ -909,24 +817,8 @@ class AutoWU(LRScheduler):
                 stacklevel=2,
             )
 
-    def _check_state(self, state: dict[str, Any]) -> None:
-        if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
-            found = sorted(state)[:8] if isinstance(state, dict) else type(state).__name__
-            raise ValueError(f"not a state_dict of AutoWU: it holds {found}")
-        if state.get("version") != STATE_VERSION:
-            raise ValueError(
-                f"a state_dict of version {state.get('version')}, this autowu reads {STATE_VERSION}"
-            )
-        missing = sorted(self.state_dict().keys() - state.keys())
-        if missing:
-            raise ValueError(f"not a whole state_dict of AutoWU: {', '.join(missing)} missing")
-        num_saved, num_groups = len(state["base_lrs"]), len(self.optimizer.param_groups)
-        if num_saved > num_groups:
-            raise ValueError(
-                f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
-            )
+    def _check_kernel(self, saved: Any) -> None:
         own = self._gp.features.fingerprint() if self._kernel is not None else None
-        saved = state["kernel"]
         same = own == saved if own is None or saved is None else np.allclose(own, saved, rtol=1e-9)
         if not same:
             raise ValueError(
@@ -937,28 +829,6 @@ class AutoWU(LRScheduler):
 
 def _looks_frozen(group: dict[str, Any]) -> bool:
     return group.get("lr_scale") is None and not to_number(group["initial_lr"])
-
-
-def _of_this_version(state: Any) -> Any:
-    """A state of an earlier version as one of this: it goes on as it would have gone on then.
-
-    Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
-    by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
-    5 skipped steps were not counted. Only after a late set-back are the tests more frequent now.
-    """
-    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
-        return state
-    version = state.get("version")
-    if version == 1:
-        settings = {"sweep": "fixed"} | state["settings"]
-        state = state | {"settings": settings, "fall_step": 0, "slow_lr": None}
-    if version in (1, 2, 3):
-        state = state | {"probed_growth": 1.02 if version == 3 else 1.03}
-    if version in (1, 2, 3, 4):
-        state = state | {"unweighted": []}
-    if version not in (1, 2, 3, 4, 5):
-        return state
-    return state | {"version": STATE_VERSION, "num_skipped": 0}
 
 
 def _plain(test: MinimumTest) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-import autowu.scheduler
+import autowu.decision
 from autowu import AutoWU, Phase, replay
 from autowu.loss_curve import LossCurve
 from autowu.loss_gp import LossGP
@@ -114,7 +114,7 @@ def test_the_mean_is_that_of_the_lrs_at_real_steps_and_not_the_lr_of_the_mean(
         windows.append(num_losses)
         return Evidence((0.96, 0.96, 0.96, 0.0, 0.0), positions, (0.0,) * 5)
 
-    monkeypatch.setattr(autowu.scheduler, "weigh_evidence", found)
+    monkeypatch.setattr(autowu.decision, "weigh_evidence", found)
     scheduler = replay([1.0] * 100, 200, growth=growth, test_interval=13, min_lr=1e-4, max_lr=2.0)
     assert windows == [13, 26, 39]
     assert scheduler.switch_step == 39

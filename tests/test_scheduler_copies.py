@@ -13,7 +13,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ConstantLR, SequentialLR
 
-import autowu.scheduler
+import autowu.decision
 from autowu import AutoWU
 from tests.helpers import assert_same_state
 
@@ -54,7 +54,7 @@ def test_an_interrupted_test_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(autowu.scheduler, "weigh_evidence", interrupted)
+        patch.setattr(autowu.decision, "weigh_evidence", interrupted)
         with pytest.raises(KeyboardInterrupt):
             go_on(scheduler, 200)
     stopped = scheduler.last_epoch
@@ -83,7 +83,7 @@ def test_a_test_interrupted_at_the_longest_warmup_is_made_up_for(
         go_on(scheduler, scheduler.warmup_steps - 1)
     go_on(whole, 40)
     with monkeypatch.context() as patch:
-        target = autowu.scheduler if where == "weigh_evidence" else stopped
+        target = autowu.decision if where == "weigh_evidence" else stopped
         patch.setattr(target, where, interrupted)
         for _ in range(times):
             with pytest.raises(KeyboardInterrupt):

@@ -153,19 +153,19 @@ def unequal_weights(rank: int) -> dict[str, Any]:
 
 
 def failing_test(rank: int) -> dict[str, Any]:
-    import autowu.scheduler
+    import autowu.decision
 
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ArithmeticError("on purpose")
 
-    original = autowu.scheduler.weigh_evidence
-    autowu.scheduler.weigh_evidence = fail  # type: ignore[assignment]
+    original = autowu.decision.weigh_evidence
+    autowu.decision.weigh_evidence = fail  # type: ignore[assignment]
     try:
         train(build(), lambda step: loss_of(rank, step))
     except (ArithmeticError, RuntimeError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
     finally:
-        autowu.scheduler.weigh_evidence = original
+        autowu.decision.weigh_evidence = original
     return {"error": "none"}
 
 

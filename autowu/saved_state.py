@@ -1,0 +1,101 @@
+"""A saved state of AutoWU: whether it is whole and undamaged, and those of earlier versions."""
+
+import math
+from collections.abc import Set
+from typing import Any
+
+from autowu.settings import SchedulerSettings, check_integer
+
+STATE_VERSION = 6
+
+
+def of_this_version(state: Any) -> Any:
+    """A state of an earlier version as one of this: it goes on as it would have gone on then.
+
+    Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
+    by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
+    5 skipped steps were not counted. Only after a late set-back are the tests more frequent now.
+    """
+    if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
+        return state
+    version = state.get("version")
+    if version == 1:
+        settings = {"sweep": "fixed"} | state["settings"]
+        state = state | {"settings": settings, "fall_step": 0, "slow_lr": None}
+    if version in (1, 2, 3):
+        state = state | {"probed_growth": 1.02 if version == 3 else 1.03}
+    if version in (1, 2, 3, 4):
+        state = state | {"unweighted": []}
+    if version not in (1, 2, 3, 4, 5):
+        return state
+    return state | {"version": STATE_VERSION, "num_skipped": 0}
+
+
+def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSettings:
+    """The settings of a state of this version, after a look at all that is in it.
+
+    Args:
+        state: what is to be loaded.
+        keys: of a whole state.
+        num_groups: parameter groups of the optimizer.
+
+    Raises:
+        ValueError: it is none, lacks something, contradicts itself, or has more groups.
+    """
+    if not isinstance(state, dict) or "settings" not in state or "interval" not in state:
+        found = sorted(state)[:8] if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"not a state_dict of AutoWU: it holds {found}")
+    if state.get("version") != STATE_VERSION:
+        raise ValueError(
+            f"a state_dict of version {state.get('version')}, this autowu reads {STATE_VERSION}"
+        )
+    missing = sorted(keys - state.keys())
+    if missing:
+        raise ValueError(f"not a whole state_dict of AutoWU: {', '.join(missing)} missing")
+    num_saved = len(state["base_lrs"])
+    if num_saved > num_groups:
+        raise ValueError(
+            f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
+        )
+    try:
+        settings = SchedulerSettings(**state["settings"])
+    except TypeError as error:
+        raise ValueError(f"the settings of the state are not those of AutoWU: {error}") from None
+    _check_steps(state, settings)
+    _check_lrs(state, settings)
+    return settings
+
+
+def _check_steps(state: dict[str, Any], settings: SchedulerSettings) -> None:
+    # -1: in a SequentialLR, before its turn.
+    last_epoch = check_integer("last_epoch", state["last_epoch"], -1)
+    first_step, last_test_step, *_ = (
+        check_integer(name, state[name], 0)
+        for name in ("first_step", "last_test_step", "step_count", "num_skipped")
+    )
+    num_steps = max(last_epoch, 0)
+    if last_test_step > num_steps:
+        raise ValueError(
+            f"the state has a test at step {last_test_step}, and is of step {last_epoch}"
+        )
+    fall_step = state["fall_step"]
+    if fall_step is not None and not 0 <= fall_step < settings.warmup_steps:
+        raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
+    interval = state["interval"]
+    num_losses = len(state["losses"]) + len(interval["sums"]) - bool(interval["is_open"])
+    if state["switch_step"] is None and first_step + num_losses != num_steps:
+        raise ValueError(
+            f"a state of {num_losses} losses since step {first_step}, at step {last_epoch}: it is "
+            "damaged"
+        )
+
+
+def _check_lrs(state: dict[str, Any], settings: SchedulerSettings) -> None:
+    slow_lr, switch_step, start_lr = state["slow_lr"], state["switch_step"], state["start_lr"]
+    if slow_lr is not None and not settings.min_lr <= slow_lr <= settings.max_lr:
+        raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
+    if (switch_step is None) != (start_lr is None):
+        raise ValueError(f"the state has switch_step={switch_step}, start_lr={start_lr}")
+    reference = float(state["reference_lr"])
+    if not 0.0 <= reference < math.inf:
+        raise ValueError(f"reference_lr={reference} of the state is no learning rate")
