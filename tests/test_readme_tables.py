@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from experiments.tables import done_rows
@@ -47,6 +48,29 @@ def test_a_table_is_that_of_its_rows(
         monkeypatch.setattr(module, "write_rows", lambda *args: None)
     module.main()
     assert tables
+
+
+def test_long_runs_of_digits_are_as_far_from_the_tuned_ones_as_their_rows_say() -> None:
+    rows = done_rows(EXPERIMENTS / "budgets" / "results.csv")
+    long = [row for row in rows if row["task"] == "digits" and int(row["total_steps"]) >= 300]
+
+    def mean(method: str, total_steps: str) -> float:
+        runs = [r for r in long if (r["method"], r["total_steps"]) == (method, total_steps)]
+        if method == "warmup_cosine":  # the cell that has more seeds than the first
+            lr, warmup = next((r["lr"], r["warmup"]) for r in runs if r["seed"] == "1")
+            runs = [r for r in runs if (r["lr"], r["warmup"]) == (lr, warmup)]
+        assert len(runs) == 5  # seeds
+        return sum(float(r["test_accuracy"]) for r in runs) / 5
+
+    budgets = {row["total_steps"] for row in long}  # each of another length
+    assert len(budgets) == 6
+    expected = []
+    for method in ("warmup_cosine_untuned", "autowu_cosine"):
+        gaps = torch.tensor([mean(method, b) - mean("warmup_cosine", b) for b in budgets])
+        half = 2.5706 * gaps.std().item() / 6**0.5  # t of 5 degrees of freedom
+        expected.append(f"{gaps.mean().item():.2f} ± {half:.2f}")
+    readme = (EXPERIMENTS / "budgets" / "README.md").read_text(encoding="utf-8")
+    assert f"| digits, 300 steps and more | 6 | {' | '.join(expected)} | " in readme
 
 
 @pytest.mark.parametrize("folder", OF_DONE_ROWS)

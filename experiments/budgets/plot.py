@@ -8,6 +8,7 @@ Everything can be told apart in greyscale.
 """
 
 import argparse
+import math
 import statistics
 from pathlib import Path
 
@@ -144,12 +145,13 @@ def cifar10_table(rows: list[Row]) -> str:
     budgets = [budget for budget in all_budgets(rows) if budget[0] == "cifar10"]
     for budget in sorted(budgets, key=lambda budget: (-budget[2], budget[1])):
         ours, published, tuned = (accuracies(rows, budget, m) for m in (DEFAULT, "paper", TUNED))
-        gap = compare(ours, tuned)
-        shown = f"{float(gap['difference']):+.1f} ± {float(gap['difference_deviation']):.1f}"
-        loss = float(compare(published, tuned)["difference"])
-        lines.append([f"{budget[2]:,}", f"{steps_of(budget):,}", shown, f"{loss:+.0f}"])
+        shown = [
+            f"{float(gap['difference']):+.1f} ± {float(gap['difference_deviation']):.1f}"
+            for gap in (compare(ours, tuned), compare(published, tuned))
+        ]
+        lines.append([f"{budget[2]:,}", f"{steps_of(budget):,}", *shown])
     header = ["batch", "steps", "AutoWU - tuned, mean ± standard deviation of the seeds"]
-    return markdown_table([*header, "published AutoWU - tuned"], lines)
+    return markdown_table([*header, "published AutoWU - tuned, the same"], lines)
 
 
 def means(rows: list[Row]) -> str:
@@ -165,8 +167,8 @@ def means(rows: list[Row]) -> str:
     }
     lines = []
     for name, chosen in groups.items():
-        tuned = mean_gaps(rows, chosen, TUNED)
-        other_seeds = mean_gaps(rows, chosen, TUNED, without_seed="0")
+        tuned = mean_gaps(rows, chosen, DEFAULT, TUNED)
+        other_seeds = mean_gaps(rows, chosen, DEFAULT, TUNED, without_seed="0")
         lines.append(
             [
                 name,
@@ -175,8 +177,8 @@ def means(rows: list[Row]) -> str:
                 interval_text(other_seeds),
                 f"{sum(gap >= -GOAL for gap in other_seeds)} of {len(other_seeds)}",
                 *(
-                    interval_text(mean_gaps(rows, chosen, method))
-                    for method in ("autowu_no_probe", "schedulefree")
+                    interval_text(mean_gaps(rows, chosen, DEFAULT, baseline))
+                    for baseline in ("autowu_no_probe", "schedulefree")
                 ),
             ]
         )
@@ -185,13 +187,39 @@ def means(rows: list[Row]) -> str:
     return markdown_table([*header, "AutoWU - Schedule-Free"], lines)
 
 
+def methods_table(rows: list[Row]) -> str:
+    """By how much each method is above the tuned baseline, in the mean over groups of budgets."""
+    budgets = all_budgets(rows)
+    groups: dict[str, list[Budget]] = {}
+    for task, name in (("digits", "digits"), ("cifar10", "CIFAR-10")):
+        for length, (least, end) in {
+            "below 30 steps": (0, 30),
+            "30 to 299 steps": (30, 300),
+            "300 steps and more": (300, math.inf),
+        }.items():
+            chosen = [b for b in budgets if b[0] == task and least <= steps_of(b) < end]
+            if chosen:
+                groups[f"{name}, {length}"] = chosen
+    groups["both, 300 steps and more"] = [b for b in budgets if steps_of(b) >= 300]
+    methods = [method for method in NAMES if method != TUNED]
+    lines = [
+        [name, len(chosen), *(interval_text(mean_gaps(rows, chosen, m, TUNED)) for m in methods)]
+        for name, chosen in groups.items()
+    ]
+    return markdown_table(["budgets", "n", *(NAMES[method][0] for method in methods)], lines)
+
+
 def mean_gaps(
-    rows: list[Row], budgets: list[Budget], method: str, without_seed: str | None = None
+    rows: list[Row],
+    budgets: list[Budget],
+    method: str,
+    baseline: str,
+    without_seed: str | None = None,
 ) -> list[float]:
-    """Of each budget the mean difference of equal seeds between AutoWU and a method."""
+    """Of each budget the mean difference of equal seeds between a method and a baseline."""
     gaps = []
     for budget in budgets:
-        ours, others = accuracies(rows, budget, DEFAULT), accuracies(rows, budget, method)
+        ours, others = accuracies(rows, budget, method), accuracies(rows, budget, baseline)
         seeds = (ours.keys() & others.keys()) - {without_seed}
         if seeds:
             gaps.append(statistics.fmean(ours[seed] - others[seed] for seed in seeds))
@@ -271,6 +299,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     put_between_marks(FOLDER / "README.md", "costs", costs(rows))
     put_between_marks(FOLDER / "README.md", "means", means(rows))
+    put_between_marks(FOLDER / "README.md", "methods", methods_table(rows))
     put_between_marks(ROOT / "README.md", "cifar10", cifar10_table(rows))
     figure(rows).savefig(FOLDER / "budgets.png", dpi=110)
 
