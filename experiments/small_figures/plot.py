@@ -66,15 +66,29 @@ def exponent(rows: list[Row]) -> tuple[float, float] | None:
 
 
 def start_lr_table(rows: list[Row]) -> str:
-    """The start LRs of all seeds, and the exponent of the batch size in them, with its error."""
+    """The start LRs of all seeds, in brackets their geometric mean; the exponent of the batch size.
+
+    The exponent has its standard error.
+    """
     lines = []
     for name, (optimizer, schedule) in LINES.items():
         cells = [select(rows, optimizer, schedule, size) for size in BATCH_SIZES]
-        texts = [" ".join(f"{float(row['start_lr']):.2g}" for row in cell) for cell in cells]
+        texts = [lrs_text([float(row["start_lr"]) for row in cell]) for cell in cells]
         fit = exponent([row for cell in cells for row in cell])
         shown = "not run" if fit is None else "{:.2f} ± {:.2f}".format(*fit)
-        lines.append([name, *(text or "not run" for text in texts), shown])
+        lines.append([name, *texts, shown])
     return markdown_table(["start LR", *map(str, BATCH_SIZES), "exponent"], lines)
+
+
+def lrs_text(lrs: list[float]) -> str:
+    """All of them, and their geometric mean.
+
+    >>> lrs_text([0.01, 0.0025]), lrs_text([0.01]), lrs_text([])
+    ('0.01 0.0025 (0.005)', '0.01', 'not run')
+    """
+    if len(lrs) > 1:
+        return f"{' '.join(f'{lr:.2g}' for lr in lrs)} ({statistics.geometric_mean(lrs):.2g})"
+    return f"{lrs[0]:.2g}" if lrs else "not run"
 
 
 def accuracy_table(rows: list[Row]) -> str:
