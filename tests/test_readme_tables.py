@@ -19,7 +19,15 @@ OF_ALL_ROWS = (
     "small_figures.plot",
     "sweep.plot",
 )
-OF_DONE_ROWS = ("divergence", "loss_scale", "optimizers", "overhead", "overshoot", "probe")
+OF_DONE_ROWS = (
+    "decisions",
+    "divergence",
+    "loss_scale",
+    "optimizers",
+    "overhead",
+    "overshoot",
+    "probe",
+)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""What the default and the published procedure decide on loss curves of real training, rescaled.
+"""What the default test and the published procedure decide on rescaled losses of real training.
 
     python -m experiments.decisions.run       five minutes on one core; results.csv, decisions.png
+    python -m experiments.decisions.run --tables       only the table and the figure, from the rows
 
 The curves are whole sweeps, from 1e-5 to 1.0 and never ended early, of the small CNN with AdamP on
 scikit-learn's digits. Each is replayed as `a * loss + b`, and once more turning to NaN on the way.
@@ -23,8 +24,16 @@ from autowu.trainer.data import load_data
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.models import build_model
 from autowu.trainer.step import OptimizerStep
-from experiments.results import add_results_option, is_committed
-from experiments.tables import commit, markdown_table, put_between_marks, write_rows
+from experiments.minimum_test.run import LABELS
+from experiments.results import add_results_option, is_committed, refuse_tables_of_others
+from experiments.tables import (
+    commit,
+    done_rows,
+    markdown_table,
+    put_between_marks,
+    read_rows,
+    write_rows,
+)
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.csv"
@@ -97,7 +106,7 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: list[dict[str, str]]) -> str:
     """A line a curve: epoch and LR at which each method ends the warmup, for some of the scales."""
     shown = (("real", "1", "0"), ("real", "100", "0"), ("real", "0.01", "0"),
              ("real", "128", "4096"), ("dies", "1", "0"))  # fmt: skip
@@ -105,13 +114,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     for batch_size, epochs in RUNS:
         for seed in SEEDS:
             for method in METHODS:
-                line: list[object] = [batch_size, epochs, seed, method]
+                line: list[object] = [batch_size, epochs, seed, LABELS[method]]
                 for curve in shown:
                     (row,) = [
                         r
                         for r in rows
                         if (r["batch_size"], r["epochs"], r["seed"], r["method"])
-                        == (batch_size, epochs, seed, method)
+                        == (str(batch_size), str(epochs), str(seed), method)
                         and (r["curve"], r["a"], r["b"]) == curve
                     ]
                     line.append(f"{row['switch_epoch']}, {float(row['start_lr']):.2g}")
@@ -123,7 +132,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(rows: list[dict[str, str]], path: Path) -> None:
     """The start LR against the factor of the loss, a line for each curve."""
     with matplotlib.rc_context({"font.size": 10}):
         figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -135,7 +144,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                         (float(row["a"]), float(row["start_lr"]))
                         for row in rows
                         if (row["method"], row["batch_size"], row["epochs"], row["seed"])
-                        == (method, batch_size, epochs, seed)
+                        == (method, str(batch_size), str(epochs), str(seed))
                         and row["b"] == "0"
                         and row["curve"] == "real"
                     )
@@ -147,7 +156,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                         linewidth=1,
                         label=f"batch {batch_size}, {epochs} epochs" if seed == 0 else None,
                     )
-            axes.set(title=f"{method}", xlabel="loss times")
+            axes.set(title=LABELS[method], xlabel="loss times")
             axes.grid(color="0.92")
         panels[0].set_ylabel("LR the decay starts from")
         panels[0].set_ylim(1e-5, 2)
@@ -155,16 +164,26 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, dpi=150)
 
 
+def report(rows: list[dict[str, str]]) -> None:
+    draw(rows, FOLDER / "decisions.png")
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--tables", action="store_true", help="run nothing, write the table and the figure"
+    )
     add_results_option(parser, RESULTS)
     options = parser.parse_args()
+    refuse_tables_of_others(parser, options, RESULTS)
+    if options.tables:
+        return report(done_rows(RESULTS))
     torch.set_num_threads(1)
     rows = run()
     write_rows(options.results, rows)
     if is_committed(options.results, RESULTS):
-        draw(rows, FOLDER / "decisions.png")
-        put_between_marks(FOLDER / "README.md", "table", table(rows))
+        report(read_rows(RESULTS))
 
 
 if __name__ == "__main__":

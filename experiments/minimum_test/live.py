@@ -132,18 +132,15 @@ def table(rows: list[dict[str, str]]) -> str:
             for sweep in SWEEPS:
                 wanted = {"total_steps": str(total_steps), "noise": str(noise), "sweep": sweep}
                 chosen = [row for row in rows if wanted.items() <= row.items()]
-                with_minimum = [row for row in chosen if row["lr_error"]]
-                errors = [abs(float(row["lr_error"])) for row in with_minimum]
-                early = [r for r in chosen if r["detected"] == "1" and not _has_fallen(r)]
-                found = [r for r in with_minimum if r["detected"] == "1" and _has_fallen(r)]
+                num_early, num_found, errors = count_outcomes(chosen)
                 lines.append(
                     (
                         total_steps // 2,
                         noise,
                         sweep,
                         len(chosen),
-                        _percent(len(early), len(chosen)),
-                        _percent(len(found), len(with_minimum)),
+                        _percent(num_early, len(chosen)),
+                        _percent(num_found, len(errors)),
                         f"{np.mean(errors):.2f} ({max(errors):.2f})",
                     )
                 )
@@ -157,6 +154,17 @@ def table(rows: list[dict[str, str]]) -> str:
         "LR error, decades (largest)",
     )
     return markdown_table(header, lines)
+
+
+def count_outcomes(rows: list[dict[str, str]]) -> tuple[int, int, list[float]]:
+    """How many ended before the fall, how many found their minimum, errors of LR in decades.
+
+    The errors are of the curves that have a minimum, without their sign.
+    """
+    with_minimum = [row for row in rows if row["lr_error"]]
+    early = [row for row in rows if row["detected"] == "1" and not _has_fallen(row)]
+    found = [row for row in with_minimum if row["detected"] == "1" and _has_fallen(row)]
+    return len(early), len(found), [abs(float(row["lr_error"])) for row in with_minimum]
 
 
 def long_table(rows: list[dict[str, str]]) -> str:

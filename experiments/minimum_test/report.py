@@ -2,7 +2,7 @@
 
     python -m experiments.minimum_test.report
 
-All from results.csv.
+All from results.csv, and for docs/differences.md from live.csv.
 """
 
 import argparse
@@ -17,6 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.minimum_test.curves import SHAPES, noisy_losses, true_losses
+from experiments.minimum_test.live import RESULTS as LIVE
+from experiments.minimum_test.live import count_outcomes
+from experiments.minimum_test.run import LABELS
 from experiments.tables import (
     markdown_table,
     put_between_marks,
@@ -113,41 +116,56 @@ def compare(rows: Rows, key: str, title: str) -> str:
                 f" / {paper['mean_abs_lr_error_decades'] or '-'}",
             ]
         )
+    ours_name, paper_name = LABELS.values()
+    both_names = f"{ours_name} / {paper_name}"
     header = [
         title,
-        "n, default / paper",
-        "false alarms %, default",
-        "paper",
-        "minima found %, default",
-        "paper",
-        "delay, default / paper",
-        "LR error, default / paper",
+        f"n, {both_names}",
+        f"false alarms %, {ours_name}",
+        paper_name,
+        f"minima found %, {ours_name}",
+        paper_name,
+        f"delay, {both_names}",
+        f"LR error, {both_names}",
     ]
     return markdown_table(header, lines)
 
 
-def rates(rows: Rows) -> str:
-    """Of both methods: over all curves, and over the shortest sweeps."""
-    lines = []
+def rates(rows: Rows, live_rows: Rows) -> str:
+    """Of both methods, and of the default test under the sweep that is the default, met live."""
+    lines: list[tuple[object, ...]] = []
     shortest = min((row["total_steps"] for row in rows), key=int)
     for name, chosen in (
         ("", rows),
         (
-            f", sweep of {int(shortest) // 2} steps",
+            f", {int(shortest) // 2} steps",
             [row for row in rows if row["total_steps"] == shortest],
         ),
     ):
-        for method, title in (("default", "default"), ("paper", "published")):
+        for method, title in (("default", LABELS["default"]), ("paper", "published")):
             summary = summarize([row for row in chosen if row["method"] == method])
             error = f"{float(summary['mean_abs_lr_error_decades']):.2f}"
             what = (percent(summary, "false_alarm"), percent(summary, "found"), error)
-            lines.append((f"{title}{name}", *what))
-    header = ("", "false alarms %", "minima found %", "mean LR error, decades")
+            lines.append((f"{title}{name}", summary["n"], *what))
+    for total in dict.fromkeys(row["total_steps"] for row in live_rows if row["shape"] in SHAPES):
+        adaptive = {"total_steps": total, "sweep": "adaptive"}
+        chosen = [r for r in live_rows if r["shape"] in SHAPES and adaptive.items() <= r.items()]
+        num_early, num_found, errors = count_outcomes(chosen)
+        summary = {"false_alarms": num_early, "n": len(chosen)}
+        summary |= {"found": num_found, "num_minima": len(errors)}
+        what = (
+            percent(summary, "false_alarm"),
+            percent(summary, "found"),
+            f"{statistics.fmean(errors):.2f}",
+        )
+        name = f"default test, adaptive sweep, live, {int(total) // 2} steps"
+        lines.append((name, len(chosen), *what))
+    header = ("", "n", "false alarms %", "minima found %", "mean LR error, decades")
     return markdown_table(header, lines)
 
 
 def lost_rows(cells: list[dict[str, Any]]) -> str:
-    """Where the default has more false alarms, finds less or errs more than the published test."""
+    """Where the default test has more false alarms, finds less or errs more than the published."""
     by_cell = {(c["shape"], c["total_steps"], c["method"]): c for c in cells}
     lines = []
     for (shape, total, method), ours in by_cell.items():
@@ -195,9 +213,9 @@ def _draw_shape(axes: Axes, name: str, rows: Rows) -> None:
         jitter = np.random.default_rng(0).uniform(-0.1, 0.1, len(ends))
         marker = "|" if method == "default" else "x"
         axes.plot(ends, height + jitter, marker, color=color, markersize=3, alpha=0.6)
-        axes.text(0.0, height + 0.14, f"{method}: ends", color=color, va="bottom", fontsize=8)
+        axes.text(0.0, height + 0.14, LABELS[method], color=color, va="bottom", fontsize=7.5)
     if shape.minimum is not None:
-        axes.axvline(shape.minimum, color="0.4", linestyle=":", linewidth=1)
+        axes.axvline(shape.minimum, ymax=2.42 / top, color="0.4", linestyle=":", linewidth=1)
     axes.set(title=name, ylim=(0.0, top), xlim=(-0.02, 1.02))
     axes.set(xlabel="progress of the sweep", ylabel="loss", yticks=np.arange(0.0, 1.6, 0.5))
 
@@ -211,10 +229,12 @@ def _draw_rates(axes: Axes, rows: Rows) -> None:
             ).items():
                 summary = summarize(chosen)
                 points.append((int(total) // 2, 100 * float(summary[f"{what}_rate"])))
-            label = f"{method}, {'minima found' if what == 'found' else 'false alarms'}"
+            break_or_space = "\n" if method == "default" else " "  # its label is long
+            rate = "minima found" if what == "found" else "false alarms"
+            label = f"{LABELS[method]},{break_or_space}{rate}"
             axes.semilogx(*zip(*points, strict=True), style, marker=marker, color=color,
                           markersize=4, label=label)  # fmt: skip
-    axes.set(title="rates, %", xlabel="steps of the sweep", ylim=(-4, 175))
+    axes.set(title="rates, %", xlabel="steps of the sweep", ylim=(-4, 215))
     axes.set_yticks(range(0, 101, 20))
     axes.legend(fontsize=7, loc="upper left")
 
@@ -242,7 +262,7 @@ def main() -> None:
     ]
     put_between_marks(FOLDER / "README.md", "tables", "\n\n".join(tables))
     put_between_marks(FOLDER / "README.md", "lost rows", lost_rows(table_rows))
-    put_between_marks(DIFFERENCES, "rates", rates(rows))
+    put_between_marks(DIFFERENCES, "rates", rates(rows, read_rows(LIVE)))
     draw(rows, FOLDER / "minimum_test.png")
     print(overall)
 
