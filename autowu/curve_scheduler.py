@@ -15,6 +15,7 @@ from autowu.group_lrs import (
     set_lr,
     to_number,
     to_ratio,
+    with_added_groups,
 )
 
 
@@ -139,18 +140,9 @@ class CurveScheduler(LRScheduler):
 
     def _adopt_groups(self) -> None:
         """Know each group's base LR as a float, also those of groups that were added since."""
-        groups = self.optimizer.param_groups
-        if len(groups) == len(self._shares):
+        if len(self.optimizer.param_groups) == len(self._shares):
             return
-        if len(groups) < len(self.base_lrs):
-            raise ValueError(
-                f"the optimizer has {len(groups)} parameter groups, and had {len(self.base_lrs)}: "
-                "groups can be added during a run, not removed"
-            )
-        separate_shared_lrs(self.optimizer)
-        for group in groups[len(self.base_lrs) :]:
-            group.setdefault("initial_lr", copy_lr(group["lr"]))
-            self.base_lrs.append(copy_lr(group["initial_lr"]))
+        self.base_lrs = with_added_groups(self.optimizer, self.base_lrs)
         base_lrs = [to_number(lr) for lr in self.base_lrs]
         if not self._reference_lr:
             self._reference_lr = reference_lr(base_lrs, self.optimizer.defaults.get("lr"))

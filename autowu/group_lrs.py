@@ -46,6 +46,25 @@ def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> Any:
     return otherwise if scale is None else scale
 
 
+def with_added_groups(optimizer: Optimizer, base_lrs: Sequence[Any]) -> list[Any]:
+    """The base LRs of all groups, given those of the first ones; each group has an `initial_lr`.
+
+    Raises:
+        ValueError: a group was removed.
+    """
+    groups = optimizer.param_groups
+    if len(groups) < len(base_lrs):
+        raise ValueError(
+            f"the optimizer has {len(groups)} parameter groups, and had {len(base_lrs)}: groups "
+            "can be added during a run, not removed"
+        )
+    separate_shared_lrs(optimizer)
+    added = groups[len(base_lrs) :]
+    for group in added:
+        group.setdefault("initial_lr", copy_lr(group["lr"]))
+    return [*base_lrs, *(copy_lr(group["initial_lr"]) for group in added)]
+
+
 def separate_shared_lrs(optimizer: Optimizer) -> None:
     """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
     default = optimizer.defaults.get("lr")

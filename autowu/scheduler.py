@@ -37,6 +37,7 @@ from autowu.group_lrs import (
     separate_shared_lrs,
     to_number,
     to_ratio,
+    with_added_groups,
 )
 from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
@@ -796,22 +797,13 @@ class AutoWU(LRScheduler):
         groups = self.optimizer.param_groups
         if len(groups) == len(self._ratios):
             return
-        if len(groups) < len(self._ratios):
-            raise ValueError(
-                f"the optimizer has {len(groups)} parameter groups, and had {len(self._ratios)}: "
-                "groups can be added during a run, not removed"
-            )
-        separate_shared_lrs(self.optimizer)
-        added = groups[len(self._ratios) :]
-        for group in added:
-            group.setdefault("initial_lr", copy_lr(group["lr"]))
-        known = self.base_lrs[: len(self._ratios)]
-        self.base_lrs = [*known, *(copy_lr(group["initial_lr"]) for group in added)]
+        num_known = len(self._ratios)
+        self.base_lrs = with_added_groups(self.optimizer, self.base_lrs[:num_known])
         if not self._reference_lr:
             default = self.optimizer.defaults.get("lr")
             self._reference_lr = reference_lr(self.base_lrs, default)
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
-        if self._reference_lr and any(map(_looks_frozen, added)):
+        if self._reference_lr and any(map(_looks_frozen, groups[num_known:])):
             warnings.warn(
                 "a parameter group with LR 0 is not frozen by it: 0 is no ratio, and AutoWU trains "
                 "the group at the LR of the others. To freeze it, give it lr_scale=0.0",
