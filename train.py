@@ -15,6 +15,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 
 from autowu.trainer.errors import (
@@ -45,8 +46,8 @@ def train(settings: Settings, stop: StopSignals) -> None:
     from autowu.trainer.step import OptimizerStep
     from autowu.trainer.summary import show_result
 
-    with Ranks(settings.device, settings.deterministic) as ranks:
-        found = ranks.on_main(lambda: find_run(settings))
+    with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
+        found = ranks.on_main(lambda: find_run(settings, held))
         if found.summary:
             if ranks.is_main:
                 print(f"{found.run.path} is finished (resume=never trains it again)")

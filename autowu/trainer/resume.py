@@ -1,5 +1,6 @@
 """Where a run begins: at its first step, at a checkpoint, or not at all because it is finished."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import CheckpointError, ConfigError
 from autowu.trainer.naming import main_name, run_name
 from autowu.trainer.run_directory import RunDirectory
+from autowu.trainer.run_lock import lock_folder
 from autowu.trainer.run_state import RunState
 from autowu.trainer.settings import Settings
 
@@ -21,13 +23,19 @@ class FoundRun(NamedTuple):
     summary: dict[str, Any] | None = None  # of a run that is finished
 
 
-def find_run(settings: Settings) -> FoundRun:
+def find_run(settings: Settings, held: ExitStack) -> FoundRun:
     """Look for what `settings.resume` means: `auto`, `never`, or a path.
 
+    Args:
+        settings: of the run.
+        held: keeps the lock of the run's folder, so that no other process trains it.
+
     Raises:
-        CheckpointError: there is a checkpoint, and it cannot be used; nothing was changed.
+        CheckpointError: another process trains it, or there is a checkpoint that cannot be used;
+            nothing was changed.
     """
     run = _find_directory(settings)
+    held.enter_context(lock_folder(run.path))
     if settings.schedule.name == "lr_range_test":
         return _find_range_test(run, settings)
     checkpoint = run.find_checkpoint(settings.resume)

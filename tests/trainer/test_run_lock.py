@@ -1,0 +1,105 @@
+"""The lock of a run's folder: held by one process, gone with it, and done without."""
+
+import errno
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autowu.trainer import run_lock
+from autowu.trainer.errors import CheckpointError
+from autowu.trainer.run_lock import lock_folder
+from tests.launch import TRAIN
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+
+
+def test_one_at_a_time_has_the_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with lock_folder(folder):
+        said = f"{folder}: another process is training"
+        with pytest.raises(CheckpointError, match=said), lock_folder(folder):
+            pass
+        assert (folder / "lock").exists()
+    with lock_folder(folder):
+        pass
+
+
+def test_who_waits_for_the_lock_gets_it_although_its_file_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds = lock_folder(tmp_path)
+    holds.__enter__()
+    monkeypatch.setattr(run_lock, "PATIENCE", 60.0)
+    monkeypatch.setattr(time, "sleep", lambda seconds: holds.__exit__(None, None, None))
+    with lock_folder(tmp_path):
+        monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+        with pytest.raises(CheckpointError), lock_folder(tmp_path):
+            pass
+
+
+def test_a_folder_that_nothing_was_put_into_is_removed_again(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), lock_folder(tmp_path / "runs" / "run"):
+        raise ValueError
+    assert not (tmp_path / "runs").exists()
+    with lock_folder(tmp_path / "runs" / "run"):
+        (tmp_path / "runs" / "run" / "config.yaml").touch()
+    assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("missing", ["system", "file system", "folder"])
+def test_where_there_are_no_locks_it_goes_without(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    folder = tmp_path / "run"
+    if missing == "system":
+        monkeypatch.setattr(run_lock, "fcntl", None)
+    elif missing == "file system":
+        monkeypatch.setattr("fcntl.flock", refuse)
+    else:
+        folder = Path("/dev/null/run")
+    with lock_folder(folder), lock_folder(folder):
+        pass
+
+
+HOLD_WITH_A_CHILD = """
+import multiprocessing, sys, time
+from pathlib import Path
+from autowu.trainer.run_lock import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_child_that_outlives_a_killed_process_does_not_keep_the_lock(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD_WITH_A_CHILD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=TRAIN.parent,
+    )
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        with pytest.raises(CheckpointError), lock_folder(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+        assert Path(f"/proc/{child}").exists()
+        with lock_folder(tmp_path):
+            pass
+    finally:
+        process.kill()
+        subprocess.run(["kill", str(child)], check=True)
+        process.stdout.close()
