@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,23 +70,40 @@ def test_a_folder_of_somebody_else_is_left_alone(
     assert main([*settings, "resume=never"]) == 0
 
 
-def test_a_baseline_that_diverges_in_its_warmup_keeps_the_checkpoint_before(
+SGD = ["data.batch_size=64", "optimizer.name=sgd"]
+
+
+def test_a_baseline_that_diverges_later_keeps_the_checkpoint_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [
-        *("data.batch_size=64", "epochs=9", "optimizer.name=sgd", "schedule.name=warmup_cosine"),
-        # The LR of the first steps is harmless; from the second epoch on it is not.
-        *("optimizer.lr=1e7", "schedule.warmup_epochs=8", "checkpoint_every=1"),
+        *(*SGD, "epochs=4", "optimizer.lr=0.01", "schedule.name=multistep"),
+        # Harmless in the first epoch.
+        *("schedule.milestones=[1]", "schedule.factors=[1e9]"),
         *(f"output_dir={tmp_path}", "name=run"),
     ]
     assert main(settings) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    # Whichever is seen first: the loss, or the weights when they are about to be saved.
-    assert "the last checkpoint is from before it" in error or "left as it was" in error
+    assert re.fullmatch(
+        r"train\.py: the training loss became (nan|inf) at step \d+, in the decay that began at"
+        r" step 0 with LR 0\.01; the last checkpoint is from before it \(resume=never starts"
+        r" afresh\); the first weights that are not finite are those of .*\n",
+        capsys.readouterr().err,
+    )
     saved = load(tmp_path / "run" / "last.pt")
+    assert saved["progress"]["step"] == 22
     assert torch.tensor(saved["progress"]["epoch_losses"]).isfinite().all()
     assert all(bool(weight.isfinite().all()) for weight in saved["model"].values())
+
+
+def test_a_baseline_that_diverges_before_its_first_checkpoint_says_that_nothing_was_saved(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [*SGD, "epochs=2", "optimizer.lr=1e9", "schedule.name=cosine"]
+    assert main([*settings, f"output_dir={tmp_path}", "name=run"]) == 1
+    error = capsys.readouterr().err
+    assert "with LR 1e+09; nothing was saved yet to go on from" in error
+    assert "checkpoint" not in error
+    assert not (tmp_path / "run" / "last.pt").exists()
 
 
 def test_weights_that_were_lost_since_the_last_loss_are_not_saved(

@@ -76,8 +76,8 @@ class Checkpoints:
         """
         if not state.is_sweeping and not is_finite(state.network):
             raise TrainingDiverged(
-                f"the weights or running statistics are not finite at step {state.progress.step},"
-                f" so {self.run.last} is left as it was"
+                f"the weights or running statistics are not finite at step {state.progress.step};"
+                f" {self.run.last_save('that')}"
             )
         gathered = {"config": self.config, **state.gather(self.ranks)}
 

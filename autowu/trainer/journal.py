@@ -99,12 +99,16 @@ class Journal:
             progress.last_lr = self._lrs[-1]
         matters = self._matters
         self._lrs, self._losses, self._matters = [], [], []
-        check_finite(losses, matters, first_step, scheduler)
+        check_finite(losses, matters, first_step, scheduler, self.run)
         return num_stopped > 0
 
 
 def check_finite(
-    losses: list[float], matters: list[bool], first_step: int, scheduler: Schedule
+    losses: list[float],
+    matters: list[bool],
+    first_step: int,
+    scheduler: Schedule,
+    run: RunDirectory,
 ) -> None:
     """Raise TrainingDiverged for a loss that is not finite and that nobody deals with.
 
@@ -112,7 +116,7 @@ def check_finite(
         losses: of consecutive steps.
         matters: which of them must be finite.
         first_step: steps done before the first of them.
-        scheduler: for the message.
+        scheduler, run: for the message.
     """
     for step, (loss, must_be_finite) in enumerate(zip(losses, matters, strict=True), first_step):
         if must_be_finite and not math.isfinite(loss):
@@ -120,6 +124,6 @@ def check_finite(
             where = "in the warmup" if scheduler.switch_step is None else decay
             lr = "" if scheduler.start_lr is None else f" {scheduler.start_lr:.3g}"
             raise TrainingDiverged(
-                f"the training loss became {loss:g} at step {step}, {where}{lr}; the last"
-                " checkpoint is from before it (resume=never starts afresh)"
+                f"the training loss became {loss:g} at step {step}, {where}{lr};"
+                f" {run.last_save('it')}"
             )

@@ -12,6 +12,7 @@ from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import Interrupted, TrainingDiverged
 from autowu.trainer.journal import Journal
 from autowu.trainer.progress import Progress
+from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.step import OptimizerStep, forward, missing_gradients
 
@@ -60,7 +61,7 @@ def train_epoch(
         loss = take_step(micro_batches, measure_gradient=num_left == 0, step=step)
         state.evaluated = None  # the weights are others now
         state.progress.count(take_step.skipped)
-        check_skipped(state.progress)
+        check_skipped(state.progress, journal.run)
         if take_step.skipped and state.progress.skipped_in_a_row <= SCALER_STEPS:
             scheduler.observe(loss)  # averaged into the loss of the next step
         else:
@@ -88,12 +89,12 @@ def train_epoch(
     return journal.look(images, scheduler)
 
 
-def check_skipped(progress: Progress) -> None:
+def check_skipped(progress: Progress, run: RunDirectory) -> None:
     """Raise TrainingDiverged when the scaler has left out every step for long."""
     if progress.skipped_in_a_row > MOST_SKIPPED:
         raise TrainingDiverged(
             f"precision=fp16: the last {progress.skipped_in_a_row} gradients were not finite,"
-            " whatever the scale of the loss; the last checkpoint is from before them or among them"
+            f" whatever the scale of the loss; {run.last_save('them or among them')}"
         )
 
 

@@ -75,6 +75,12 @@ class RunDirectory:
             )
         return path
 
+    def last_save(self, event: str) -> str:
+        """The end of an error: the last checkpoint is from before `event`, or there is none."""
+        if not self.last.exists():
+            return "nothing was saved yet to go on from"
+        return f"the last checkpoint is from before {event} (resume=never starts afresh)"
+
     def start(self, config: str) -> None:
         """Begin a run in this folder; what an earlier run left in it is removed."""
         try:

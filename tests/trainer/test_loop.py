@@ -1,6 +1,7 @@
 """Evaluation, and what is looked at between two writings of the journal."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,13 +40,14 @@ def schedule_after(num_steps: int) -> Schedule:
     return schedule
 
 
-def test_a_loss_that_must_be_finite_and_is_not_ends_the_run() -> None:
+def test_a_loss_that_must_be_finite_and_is_not_ends_the_run(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
     losses = [math.nan, 1.0, 1.0, math.inf]
-    check_finite(losses, [False, True, True, False], 0, schedule_after(4))
+    check_finite(losses, [False, True, True, False], 0, schedule_after(4), run)
     with pytest.raises(TrainingDiverged, match="inf at step 13, in the decay that began at"):
-        check_finite(losses, [False, True, True, True], 10, schedule_after(4))
+        check_finite(losses, [False, True, True, True], 10, schedule_after(4), run)
     with pytest.raises(TrainingDiverged, match=r"nan at step 0, in the warmup"):
-        check_finite(losses, [True] * 4, 0, schedule_after(1))
+        check_finite(losses, [True] * 4, 0, schedule_after(1), run)
 
 
 class NoData:
@@ -83,16 +85,32 @@ def test_a_signal_is_answered_at_the_next_look(journal: Journal) -> None:
     assert journal.look(NoData(), schedule_after(0)) is True  # type: ignore[arg-type]
 
 
-def test_a_scaler_that_skips_every_step_ends_the_run() -> None:
-    progress = Progress()
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_an_error_speaks_of_a_checkpoint_where_there_is_one(is_saved: bool, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    nothing = "; nothing was saved yet to go on from"
+    last = "; the last checkpoint is from before {} (resume=never starts afresh)"
+    if is_saved:
+        run.last.touch()
+    progress = Progress(skipped_in_a_row=MOST_SKIPPED + 1)
+    with pytest.raises(TrainingDiverged) as ended:
+        check_skipped(progress, run)
+    assert str(ended.value).endswith(last.format("them or among them") if is_saved else nothing)
+    with pytest.raises(TrainingDiverged) as ended:
+        check_finite([math.nan], [True], 0, schedule_after(0), run)
+    assert str(ended.value).endswith(last.format("it") if is_saved else nothing)
+
+
+def test_a_scaler_that_skips_every_step_ends_the_run(tmp_path: Path) -> None:
+    run, progress = RunDirectory(tmp_path), Progress()
     for _ in range(MOST_SKIPPED):
         progress.count(skipped=True)
-        check_skipped(progress)
+        check_skipped(progress, run)
     progress.count(skipped=True)
     with pytest.raises(TrainingDiverged, match=f"the last {MOST_SKIPPED + 1} gradients"):
-        check_skipped(progress)
+        check_skipped(progress, run)
     progress.count(skipped=False)
-    check_skipped(progress)
+    check_skipped(progress, run)
     assert progress.skipped_steps == MOST_SKIPPED + 1
 
 
