@@ -130,7 +130,7 @@ def _csv_rows(
             if columns is None:
                 columns = [cell.strip() for cell in row]
                 if column not in columns:
-                    raise ValueError(f"{name}: no column {column!r}, found {_listed(columns)}")
+                    raise ValueError(f"{name}: no column {column!r}, found {_quoted(columns)}")
                 wanted = _wanted(column, with_lrs and "lr" in columns)
                 indices = [columns.index(each) for each in wanted]
             else:
@@ -158,12 +158,12 @@ def _json_rows(
     for number, entry in entries:
         for key in wanted:
             if key not in entry:
-                raise ValueError(f"{name}, line {number}: no key {key!r}, found {_listed(entry)}")
+                raise ValueError(f"{name}, line {number}: no key {key!r}, found {_quoted(entry)}")
         # JSON has no NaN: null stands for it.
         yield number, ["nan" if entry[key] is None else entry[key] for key in wanted]
 
 
-def _listed(names: Any, most: int = 12) -> str:
+def _quoted(names: Any, most: int = 12) -> str:
     names = [repr(name) for name in names]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
@@ -185,7 +185,7 @@ def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
         columns = file.readline().strip().split(",")
         for column in ("step", "lr", "loss"):
             if column not in columns:
-                raise ValueError(f"{path}: no column {column!r}, found {_listed(columns)}")
+                raise ValueError(f"{path}: no column {column!r}, found {_quoted(columns)}")
         indices = [columns.index(column) for column in ("step", "lr", "loss")]
         lines = file.readlines()
     if not lines:

@@ -4,6 +4,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class FailOnSync(TorchDispatchMode):
+    """Fails on every operation that makes the host wait for a device."""
+
+    NAMES = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique", "_to_copy")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket.__name__ not in self.NAMES, func
+        return func(*args, **(kwargs or {}))
 
 
 def assert_same_state(one: Any, other: Any, path: str = "state") -> None:

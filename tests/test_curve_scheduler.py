@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autowu import AutoWU
 from autowu.curve_scheduler import CurveScheduler
 from autowu.schedules import cosine, exponential, polynomial
+from tests.helpers import FailOnSync
 
 CURVE = partial(cosine, num_steps=20, start_lr=1.0)
 
@@ -196,16 +196,6 @@ def test_last_epoch_goes_on_without_a_state() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.5 * CURVE(10)
     with pytest.raises(KeyError, match="initial_lr"):
         build(last_epoch=3)
-
-
-class FailOnSync(TorchDispatchMode):
-    """Fails on every operation that makes the host wait for a device."""
-
-    NAMES = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "_to_copy")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket.__name__ not in self.NAMES, func
-        return func(*args, **(kwargs or {}))
 
 
 def test_a_step_never_waits_for_the_device() -> None:

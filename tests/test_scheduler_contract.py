@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autowu import AutoWU, Phase
+from tests.helpers import FailOnSync
 
 
 def parameters(num: int = 1) -> list[Tensor]:
@@ -186,16 +186,6 @@ def test_last_epoch_without_initial_lr_is_a_key_error() -> None:
 def test_accelerate_neither_wraps_nor_multiplies_it() -> None:
     assert AutoWU._is_accelerate_prepared is True
     assert not hasattr(build(), "total_steps")
-
-
-class FailOnSync(TorchDispatchMode):
-    """Fails on every operation that makes the host wait for a device."""
-
-    NAMES = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "unique", "_to_copy")
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        assert func.overloadpacket.__name__ not in self.NAMES, func
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("lr", [0.5, torch.tensor(0.5)])

@@ -120,7 +120,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
-def check_same_settings(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
+def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]) -> None:
     """Raise CheckpointError, naming the key, when a run would go on under different settings."""
     before, now = dict(flatten(saved)), dict(flatten(current))
     sweep = now.get("schedule.sweep", AutoWUSettings.sweep)

@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class Piece:
+class CurvePiece:
     """One curve of a composite; `start` and `end` are multiples of the peak LR."""
 
     name: str  # of KINDS
@@ -93,7 +93,7 @@ class Piece:
         return kind.curve(step, num_steps, self.start, **keywords)
 
 
-def boundaries(pieces: Sequence[Piece], num_steps: float) -> list[float]:
+def boundaries(pieces: Sequence[CurvePiece], num_steps: float) -> list[float]:
     """Where each piece ends, in steps, real numbers: they are not rounded to whole steps."""
     lengths = [piece.length for piece in pieces]
     total = math.fsum(lengths)
@@ -101,7 +101,7 @@ def boundaries(pieces: Sequence[Piece], num_steps: float) -> list[float]:
     return [*ends[:-1], float(num_steps)]
 
 
-def composite(step: float, num_steps: float, pieces: Sequence[Piece]) -> float:
+def composite(step: float, num_steps: float, pieces: Sequence[CurvePiece]) -> float:
     """Follow the pieces one after the other.
 
     Piece `i` has the steps `b[i] <= t < b[i + 1]`, `b` being its lengths added up times
@@ -120,10 +120,10 @@ def composite(step: float, num_steps: float, pieces: Sequence[Piece]) -> float:
         num_steps: steps of the whole run.
         pieces: at least one, of positive length.
 
-    >>> pieces = [Piece("linear", 0.25, start=0.0, end=1.0), Piece("cosine", 0.75)]
+    >>> pieces = [CurvePiece("linear", 0.25, start=0.0, end=1.0), CurvePiece("cosine", 0.75)]
     >>> [round(composite(t, 8, pieces), 4) for t in range(9)]
     [0.0, 0.5, 1.0, 0.933, 0.75, 0.5, 0.25, 0.067, 0.0]
-    >>> pieces = [Piece("constant", 0.5), Piece("linear", 0.5, "fixed")]
+    >>> pieces = [CurvePiece("constant", 0.5), CurvePiece("linear", 0.5, "fixed")]
     >>> [composite(t, 8, pieces) for t in range(9)]
     [1.0, 1.0, 1.0, 1.0, 0.5, 0.375, 0.25, 0.125, 0.0]
     """
@@ -138,14 +138,14 @@ def composite(step: float, num_steps: float, pieces: Sequence[Piece]) -> float:
     return piece(step - begin, end - begin)
 
 
-def warmup_end(pieces: Sequence[Piece], num_steps: int) -> int:
+def warmup_end(pieces: Sequence[CurvePiece], num_steps: int) -> int:
     """The first step after a leading rise; 0 where there is none."""
     if len(pieces) < 2 or not pieces[0].is_ramp:
         return 0
     return math.ceil(boundaries(pieces, num_steps)[0] - _ROUNDING * num_steps)
 
 
-def read_pieces(curves: Sequence[Any]) -> tuple[Piece, ...]:
+def read_pieces(curves: Sequence[Any]) -> tuple[CurvePiece, ...]:
     """The pieces that the dicts of `schedule.curves` describe.
 
     Raises:
@@ -176,7 +176,7 @@ class _Entry:
         self.place = place
         self.entry = entry
 
-    def read(self) -> Piece:
+    def read(self) -> CurvePiece:
         for key in ("name", "length"):
             if key not in self.entry:
                 raise ConfigError(f"{self.place}.{key}: missing, in {self.entry}")
@@ -190,7 +190,7 @@ class _Entry:
         interval = self.entry.get("interval", "rescaled")
         if interval not in get_args(Interval):
             raise self._error("interval", f"must be {' or '.join(get_args(Interval))}")
-        piece = Piece(
+        piece = CurvePiece(
             name,
             length=self._number("length", above=0.0, at_most=1.0),
             interval=interval,
@@ -205,7 +205,7 @@ class _Entry:
         self._check_together(piece)
         return piece
 
-    def _check_together(self, piece: Piece) -> None:
+    def _check_together(self, piece: CurvePiece) -> None:
         if piece.name == "multistep":
             milestones, factors = piece.own.get("milestones"), piece.own.get("factors")
             if milestones is None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from autowu.trainer.composite import Piece
+from autowu.trainer.composite import CurvePiece
 
 ScaleLR = Literal["none", "linear", "sqrt"]
 
@@ -31,16 +31,16 @@ def scale_factor(scale_lr: ScaleLR, batch_size: int, base_batch_size: int) -> fl
 
 
 def scale_pieces(
-    pieces: Sequence[Piece], scale_lr: ScaleLR, batch_size: int, base_batch_size: int
-) -> tuple[Piece, ...]:
+    pieces: Sequence[CurvePiece], scale_lr: ScaleLR, batch_size: int, base_batch_size: int
+) -> tuple[CurvePiece, ...]:
     """The pieces of a composite for another batch size; those of "none" as they are.
 
     Every piece is scaled as its kind requires. A leading warmup is left out when the batch is not
     above the base, because nothing has to be warmed up to; the other lengths are made to sum to 1.
     Where the factor would bring the end of a ramp below its start, the ramp is level.
 
-    >>> ramp = Piece("linear", 0.2, start=0.1, end=1.0)
-    >>> wave = Piece("cosine", 0.8, start=1.0, end=0.01)
+    >>> ramp = CurvePiece("linear", 0.2, start=0.1, end=1.0)
+    >>> wave = CurvePiece("cosine", 0.8, start=1.0, end=0.01)
     >>> for piece in scale_pieces([ramp, wave], "linear", 512, 256):
     ...     print(piece.name, piece.length, piece.start, piece.end)
     linear 0.2 0.1 2.0
@@ -59,7 +59,7 @@ def scale_pieces(
     return tuple(_scale(piece, factor) for piece in pieces)
 
 
-def _scale(piece: Piece, factor: float) -> Piece:
+def _scale(piece: CurvePiece, factor: float) -> CurvePiece:
     end = piece.end * factor
     if piece.is_ramp:
         return replace(piece, start=min(piece.start, end), end=end)

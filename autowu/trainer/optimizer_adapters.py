@@ -24,11 +24,11 @@ def as_groups(params: Iterable[Any]) -> GroupDicts:
     """Group dicts, whatever of what torch optimizers take `params` is; the dicts are new."""
     found = list(params)
     if found and isinstance(found[0], dict):
-        return [group | {"params": _listed(group["params"])} for group in found]
+        return [group | {"params": _as_list(group["params"])} for group in found]
     return [{"params": [_unnamed(each) for each in found]}]
 
 
-def _listed(params: Any) -> list[Any]:
+def _as_list(params: Any) -> list[Any]:
     return [params] if isinstance(params, Tensor) else [_unnamed(each) for each in params]
 
 

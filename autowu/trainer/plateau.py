@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autowu.trainer.curve_schedule import CurveSchedule
+from autowu.trainer.phased_curve import PhasedCurve
 
 
-class PlateauSchedule(CurveSchedule):
+class PlateauSchedule(PhasedCurve):
     """Multiplies the LR by `factor` after more than `patience` epochs without an improvement.
 
     An epoch's mean training loss improves when it is below `best * (1 - threshold)`. After a drop

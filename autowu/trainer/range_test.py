@@ -26,7 +26,7 @@ from autowu.trainer.files import atomic_file
 from autowu.trainer.named_curves import Growth, sweep_lr
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
-from autowu.trainer.suggest import smooth, steepest, valley
+from autowu.trainer.suggest import moving_average, steepest, valley
 from autowu.unchanged import unchanged
 
 CSV_HEADER = "lr,loss,smoothed\n"
@@ -76,7 +76,7 @@ def sweep(
         num_steps: from the one to the other.
         growth: of the LR; `exponential` looks at every decade alike.
         stop_factor: above 1; common practice is 4 to 5.
-        smoothing: `beta` of `suggest.smooth`, in [0, 1).
+        smoothing: `beta` of `suggest.moving_average`, in [0, 1).
 
     Raises:
         ValueError: for a setting outside these limits.
@@ -106,7 +106,7 @@ def sweep(
         smoothed = average / (1 - smoothing ** len(lrs))
         lowest = min(lowest, smoothed)
         stopped = 0 < stop_factor * lowest < smoothed and len(lrs) < num_steps
-    curve = smooth(losses, smoothing)
+    curve = moving_average(losses, smoothing)
     return RangeTest(
         lrs=tuple(lrs),
         losses=tuple(losses),

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autowu.trainer.checkpoint import check_same_settings, load_checkpoint
+from autowu.trainer.checkpoint import check_same_config, load_checkpoint
 from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import to_dict, to_yaml
 from autowu.trainer.distributed import Ranks
@@ -42,7 +42,7 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
     if checkpoint is None:
         return FoundRun(run)
     saved = load_checkpoint(checkpoint)
-    check_same_settings(checkpoint, saved["config"], to_dict(settings))
+    check_same_config(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
 
 
@@ -54,7 +54,7 @@ def _find_directory(settings: Settings) -> RunDirectory:
         return named
     try:
         saved = to_dict(build_settings([earlier.config], []))
-        check_same_settings(earlier.config, saved, to_dict(settings))
+        check_same_config(earlier.config, saved, to_dict(settings))
     except (CheckpointError, ConfigError):
         return named
     return earlier
@@ -76,7 +76,7 @@ def _find_range_test(run: RunDirectory, settings: Settings) -> FoundRun:
     summary = run.read_summary()
     if summary is not None:
         saved = to_dict(build_settings([run.config], []))
-        check_same_settings(run.config, saved, to_dict(settings))
+        check_same_config(run.config, saved, to_dict(settings))
     return FoundRun(run, summary=summary)
 
 

@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from autowu import AutoWU, MinimumTest, Phase
 from autowu.trainer import schedule_settings as kinds
 from autowu.trainer.composite import composite, read_pieces, warmup_end
-from autowu.trainer.curve_schedule import CurveSchedule, LateOneCycle, WarmedUp, one_cycle_rise
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest
 from autowu.trainer.lr_scaling import scale_factor, scale_pieces
 from autowu.trainer.named_curves import named_curve, sweep_lr
+from autowu.trainer.phased_curve import LateOneCycle, PhasedCurve, WarmedUp, one_cycle_rise
 from autowu.trainer.plateau import PlateauSchedule
 from autowu.trainer.schedule_settings import SCHEDULES, canonical
 from autowu.trainer.validation import Field, outside_limits, wrong_type
@@ -25,7 +25,7 @@ __all__ = ["Schedule", "available", "canonical", "create"]
 
 
 class Schedule(Protocol):
-    """What the trainer asks of a schedule; `autowu.AutoWU` is one, `CurveSchedule` another."""
+    """What the trainer asks of a schedule; `autowu.AutoWU` is one, `PhasedCurve` another."""
 
     last_epoch: int  # optimizer steps done, without those that the scaler skipped
 
@@ -111,7 +111,7 @@ def create(
             max_lr=chosen.max_lr,
             growth=chosen.growth,
         )
-        return CurveSchedule(optimizer, curve, peak=chosen.min_lr, absolute=True)
+        return PhasedCurve(optimizer, curve, peak=chosen.min_lr, absolute=True)
     if isinstance(chosen, kinds.RangeTestOneCycleSettings):
         return LateOneCycle(optimizer, run.num_steps, **chosen.shape_keywords())
     assert isinstance(chosen, kinds.PeakSettings)
@@ -135,7 +135,7 @@ def _autowu(optimizer: Optimizer, run: Run, chosen: kinds.AutoWUSettings) -> Aut
     return AutoWU(optimizer, run.num_steps, run.steps_per_epoch, **settings)
 
 
-def _composite(optimizer: Optimizer, run: Run, chosen: kinds.CompositeSettings) -> CurveSchedule:
+def _composite(optimizer: Optimizer, run: Run, chosen: kinds.CompositeSettings) -> PhasedCurve:
     pieces = read_pieces(chosen.curves)
     if run.batch_size is not None:
         pieces = scale_pieces(pieces, chosen.scale_lr, run.batch_size, chosen.base_batch_size)
@@ -146,10 +146,10 @@ def _composite(optimizer: Optimizer, run: Run, chosen: kinds.CompositeSettings) 
         partial(composite, num_steps=num_units, pieces=pieces), steps_per_unit=per_unit
     )
     peak = pieces[0].end if rise else pieces[0].start
-    return CurveSchedule(optimizer, curve, warmup_steps=rise * per_unit, peak=peak)
+    return PhasedCurve(optimizer, curve, warmup_steps=rise * per_unit, peak=peak)
 
 
-def _with_warmup(optimizer: Optimizer, run: Run, chosen: kinds.WarmupSettings) -> CurveSchedule:
+def _with_warmup(optimizer: Optimizer, run: Run, chosen: kinds.WarmupSettings) -> PhasedCurve:
     """A curve over what a warmup leaves of the run, in units of steps or of epochs."""
     per_unit = run.steps_per_epoch if chosen.update == "epoch" else 1
     num_units = run.num_steps // per_unit
@@ -179,7 +179,7 @@ def _with_warmup(optimizer: Optimizer, run: Run, chosen: kinds.WarmupSettings) -
         )
     if isinstance(chosen, kinds.OneCycleSettings):
         rise += one_cycle_rise(num_units - rise, chosen.pct_start)
-    return CurveSchedule(optimizer, warmed, warmup_steps=rise * per_unit, peak=scale)
+    return PhasedCurve(optimizer, warmed, warmup_steps=rise * per_unit, peak=scale)
 
 
 def _count(name: str, value: Any) -> int:

@@ -145,8 +145,8 @@ class OptimizerStep:
         missing = self._find_without_gradient()
         if missing:
             raise ConfigError(
-                f"{_listed(missing)} get no gradient from the loss: several ranks cannot train with"
-                " such parameters (freeze them, or use one rank)"
+                f"{_first_names(missing)} get no gradient from the loss: several ranks cannot train"
+                " with such parameters (freeze them, or use one rank)"
             )
         self.optimizer.zero_grad(set_to_none=True)
         self._restore_buffers(buffers)
@@ -211,10 +211,10 @@ def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 def missing_gradients(names: list[str]) -> str:
     """The warning for parameters that the loss does not depend on."""
-    return f"warning: {_listed(names)} get no gradient from the loss, and will not be trained"
+    return f"warning: {_first_names(names)} get no gradient from the loss, and will not be trained"
 
 
-def _listed(names: list[str], most: int = 5) -> str:
+def _first_names(names: list[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

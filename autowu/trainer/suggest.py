@@ -14,11 +14,11 @@ import numpy as np
 MIN_POINTS = 5  # ours: of fewer, a slope says nothing
 
 
-def smooth(losses: Sequence[float], beta: float) -> list[float]:
+def moving_average(losses: Sequence[float], beta: float) -> list[float]:
     """Exponential moving average, without the bias towards its start at 0.
 
-    `a_t = beta * a_(t-1) + (1 - beta) * loss_t` with `a_0 = 0`, and `smooth_t = a_t / (1 -
-    beta**t)`, `t` counting from 1. It trails the losses by about `beta / (1 - beta)` steps.
+    `a_t = beta * a_(t-1) + (1 - beta) * loss_t` with `a_0 = 0`, and `average_t = a_t /
+    (1 - beta**t)`, `t` counting from 1. It trails the losses by about `beta / (1 - beta)` steps.
 
     Args:
         losses: (n,); from one that is not finite on, neither is the average.
@@ -27,7 +27,7 @@ def smooth(losses: Sequence[float], beta: float) -> list[float]:
     Returns:
         (n,).
 
-    >>> smooth([4.0, 2.0, 2.0], 0.5)
+    >>> moving_average([4.0, 2.0, 2.0], 0.5)
     [4.0, 2.6666666666666665, 2.2857142857142856]
     """
     if not 0 <= beta < 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autowu.trainer.checkpoint import atomic_file, check_same_settings, load_checkpoint
+from autowu.trainer.checkpoint import atomic_file, check_same_config, load_checkpoint
 from autowu.trainer.errors import CheckpointError
 
 
@@ -36,21 +36,21 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
 def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None:
     path = Path("runs/a/last.pt")
     saved = {"epochs": 3, "name": None, "schedule": {"name": "autowu", "patience": 3}}
-    check_same_settings(path, saved, saved | {"name": "b", "tracking": {"wandb": "online"}})
+    check_same_config(path, saved, saved | {"name": "b", "tracking": {"wandb": "online"}})
     with pytest.raises(CheckpointError, match="epochs=4: the run in runs/a has epochs=3"):
-        check_same_settings(path, saved, saved | {"epochs": 4})
+        check_same_config(path, saved, saved | {"epochs": 4})
     with pytest.raises(CheckpointError, match=r"schedule\.name=warmup_cosine"):
-        check_same_settings(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})
+        check_same_config(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})
 
 
 def test_a_run_from_before_there_was_a_probe_goes_on_without_one() -> None:
     saved = {"schedule": {"name": "autowu"}}
-    check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 0}})
+    check_same_config(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 0}})
     with pytest.raises(CheckpointError, match=r"schedule\.probe=32: the run in a has .*probe=0"):
-        check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
+        check_same_config(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
     with pytest.raises(CheckpointError, match=r"schedule\.probe=0 to go on with it, another"):
-        check_same_settings(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
+        check_same_config(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 32}})
     fixed = {"schedule": {"name": "autowu", "sweep": "fixed"}}
-    check_same_settings(
+    check_same_config(
         Path("a/last.pt"), fixed, {"schedule": {"name": "autowu", "sweep": "fixed", "probe": 32}}
     )

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from autowu.trainer.composite import KINDS, Piece, boundaries, composite, read_pieces, warmup_end
+from autowu.trainer.composite import (
+    KINDS,
+    CurvePiece,
+    boundaries,
+    composite,
+    read_pieces,
+    warmup_end,
+)
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.lr_scaling import scale_factor, scale_pieces
 
@@ -56,7 +63,7 @@ def test_a_step_on_a_boundary_begins_the_next_piece(num_pieces: int) -> None:
 
 
 def test_a_piece_that_stands_twice_is_followed_twice() -> None:
-    up, down = Piece("linear", 0.25, start=0.0, end=1.0), Piece("linear", 0.25)
+    up, down = CurvePiece("linear", 0.25, start=0.0, end=1.0), CurvePiece("linear", 0.25)
     values = [composite(step, 8, [up, down, up, down]) for step in range(9)]
     assert values == [0.0, 0.5, 1.0, 0.5, 0.0, 0.5, 1.0, 0.5, 0.0]
 
@@ -242,7 +249,7 @@ def test_other_kinds_of_pieces_keep_their_ratios_and_factors() -> None:
 
 
 def test_a_ramp_is_level_where_its_end_would_fall_below_its_start() -> None:
-    wave, ramp = Piece("cosine", 0.5), Piece("linear", 0.5, start=0.5, end=1.0)
+    wave, ramp = CurvePiece("cosine", 0.5), CurvePiece("linear", 0.5, start=0.5, end=1.0)
     assert described(scale_pieces([wave, ramp], "linear", 64, 256))[1] == (
         "linear",
         0.5,
@@ -252,5 +259,5 @@ def test_a_ramp_is_level_where_its_end_would_fall_below_its_start() -> None:
 
 
 def test_a_ramp_alone_is_not_dropped() -> None:
-    (piece,) = scale_pieces([Piece("linear", 1.0, start=0.1, end=1.0)], "linear", 128, 256)
+    (piece,) = scale_pieces([CurvePiece("linear", 1.0, start=0.1, end=1.0)], "linear", 128, 256)
     assert (piece.start, piece.end) == (0.1, 0.5)

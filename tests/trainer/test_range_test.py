@@ -32,7 +32,7 @@ from autowu.trainer.range_test import (
 )
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
-from autowu.trainer.suggest import smooth, steepest, valley
+from autowu.trainer.suggest import moving_average, steepest, valley
 from tests.launch import finish, start
 
 LRS = np.logspace(-5, 1, 61)  # ten points a decade
@@ -95,13 +95,13 @@ class TestSuggestions:
 
     def test_the_average_weighs_the_past_by_powers_of_beta(self) -> None:
         losses = [3.0, 1.0, 4.0, 1.0, 5.0]
-        for count, value in enumerate(smooth(losses, 0.7), 1):
+        for count, value in enumerate(moving_average(losses, 0.7), 1):
             weights = 0.7 ** np.arange(count)[::-1]
             assert value == pytest.approx(np.average(losses[:count], weights=weights))
-        assert smooth([2.0] * 9, 0.98) == pytest.approx([2.0] * 9)  # no bias towards 0
-        assert smooth(losses, 0.0) == losses
+        assert moving_average([2.0] * 9, 0.98) == pytest.approx([2.0] * 9)  # no bias towards 0
+        assert moving_average(losses, 0.0) == losses
         with pytest.raises(ValueError, match=r"beta must be in \[0, 1\), got 1"):
-            smooth(losses, 1)
+            moving_average(losses, 1)
 
 
 def one_weight(lr: float = 1.0) -> Optimizer:

@@ -10,7 +10,7 @@ import torch
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from autowu import AutoWU, Phase
-from autowu.trainer.curve_schedule import CurveSchedule, LateOneCycle
+from autowu.trainer.phased_curve import LateOneCycle, PhasedCurve
 from autowu.trainer.plateau import PlateauSchedule
 from autowu.trainer.schedules import Schedule, available, canonical, create
 
@@ -487,7 +487,7 @@ def test_a_range_test_sweeps_absolute_lrs_and_keeps_the_ratios(growth: str) -> N
         expected = [1e-4 + k * (1 - 1e-4) / 4 for k in range(5)]
     assert table(schedule, 5) == pytest.approx([*expected, 1.0])
     assert optimizer.param_groups[1]["lr"] == pytest.approx(0.25)
-    assert isinstance(schedule, CurveSchedule)
+    assert isinstance(schedule, PhasedCurve)
 
 
 def test_the_peak_of_a_late_one_cycle_is_told_before_its_first_step() -> None:

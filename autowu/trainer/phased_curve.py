@@ -36,8 +36,8 @@ class WarmedUp:
         return warmup(units, self.warmup_units, peak, self.shape, self.start_ratio)
 
 
-class CurveSchedule(CurveScheduler):
-    """A curve as the trainer's schedule: it takes the loss, and does not look at it.
+class PhasedCurve(CurveScheduler):
+    """A curve with a warmup and a decay, as the trainer's schedule; it does not look at the loss.
 
     Args:
         optimizer: its LRs are what the curve multiplies.
@@ -87,7 +87,7 @@ class CurveSchedule(CurveScheduler):
         super().step()
 
 
-class LateOneCycle(CurveSchedule):
+class LateOneCycle(PhasedCurve):
     """A one-cycle whose peak is found by a range test after it is built.
 
     Until `set_peak` the groups keep the LRs they have, and `step` is refused.
