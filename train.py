@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from autowu.trainer.errors import (
     Interrupted,
@@ -27,6 +28,12 @@ from autowu.trainer.errors import (
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
 
+if TYPE_CHECKING:
+    from autowu.trainer.data import ImageData
+    from autowu.trainer.distributed import Ranks
+    from autowu.trainer.run_state import RunState
+    from autowu.trainer.step import OptimizerStep
+
 # AutoWU says this to whoever can restore weights; here the divergence guard does, and says so.
 warnings.filterwarnings("ignore", "the last .* training losses before step .* not finite")
 
@@ -35,15 +42,10 @@ def train(settings: Settings, stop: StopSignals) -> None:
     """Train one network, or take an unfinished run up where it was left."""
     # Imported here, so that a mistake in the settings is reported without waiting for torch.
     from autowu.random_state import seed_everything
-    from autowu.trainer import data, models, optimizers, schedules
     from autowu.trainer.distributed import Ranks
-    from autowu.trainer.guard import DivergenceGuard
     from autowu.trainer.lr_search import search_lr
-    from autowu.trainer.progress import Progress
     from autowu.trainer.resume import begin, find_run
-    from autowu.trainer.run_state import RunState
     from autowu.trainer.session import run_to_the_end
-    from autowu.trainer.step import OptimizerStep
     from autowu.trainer.summary import show_result
 
     with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
@@ -55,53 +57,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
             return
 
         seed_everything(settings.seed, ranks.rank, ranks.device)
-        with ranks.together(), mistakes_in_settings():
-            images = data.load_data(
-                **asdict(settings.data),
-                ranks=ranks,
-                seed=settings.seed,
-                accumulate=settings.accumulate,
-                epochs=settings.epochs,
-                channels_last=settings.channels_last,
-            )
-            network = models.build_model(
-                **asdict(settings.model),
-                in_channels=images.num_channels,
-                num_classes=images.num_classes,
-                image_size=images.image_size,
-                batch_size=images.micro_batch_size,
-            )
-        network, replica = ranks.wrap(
-            network,
-            compile=settings.compile,
-            sync_batchnorm=settings.sync_batchnorm,
-        )
-        with mistakes_in_settings():
-            optimizer = optimizers.build(network, **asdict(settings.optimizer))
-            scheduler = schedules.create(
-                **asdict(settings.schedule),
-                optimizer=optimizer,
-                epochs=settings.epochs,
-                steps_per_epoch=images.steps_per_epoch,
-                batch_size=images.batch_size,
-            )
-        take_step = OptimizerStep(
-            replica,
-            optimizer,
-            precision=settings.precision,
-            clip_grad_norm=settings.clip_grad_norm,
-            clip_grad_value=settings.clip_grad_value,
-            label_smoothing=settings.label_smoothing,
-            layer_norms=settings.layer_norms,
-            check_finite=settings.check_finite,
-            create_graph=optimizers.needs_create_graph(optimizer),
-        )
-        take_step.warm_up(images.micro_batch_shape)
-        guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
-        average = models.average_of(network, settings.ema_decay)
-        state = RunState(
-            network, optimizer, scheduler, take_step.scaler, guard, Progress(), average
-        )
+        images, state, take_step = build(settings, ranks)
         begin(found, settings, state, ranks)
         found = found._replace(saved=None)  # as large as all of the run's state
         run = (settings, found.run, state, take_step, images, ranks, stop)
@@ -110,6 +66,62 @@ def train(settings: Settings, stop: StopSignals) -> None:
         summary = run_to_the_end(*run)
         if ranks.is_main:
             show_result(summary, found.run)
+
+
+def build(settings: Settings, ranks: "Ranks") -> "tuple[ImageData, RunState, OptimizerStep]":
+    """The images, all that changes as they are trained on, and what changes it."""
+    from autowu.trainer import data, models, optimizers, schedules
+    from autowu.trainer.guard import DivergenceGuard
+    from autowu.trainer.progress import Progress
+    from autowu.trainer.run_state import RunState
+    from autowu.trainer.step import OptimizerStep
+
+    with ranks.together(), mistakes_in_settings():
+        images = data.load_data(
+            **asdict(settings.data),
+            ranks=ranks,
+            seed=settings.seed,
+            accumulate=settings.accumulate,
+            epochs=settings.epochs,
+            channels_last=settings.channels_last,
+        )
+        network = models.build_model(
+            **asdict(settings.model),
+            in_channels=images.num_channels,
+            num_classes=images.num_classes,
+            image_size=images.image_size,
+            batch_size=images.micro_batch_size,
+        )
+    network, replica = ranks.wrap(
+        network,
+        compile=settings.compile,
+        sync_batchnorm=settings.sync_batchnorm,
+    )
+    with mistakes_in_settings():
+        optimizer = optimizers.build(network, **asdict(settings.optimizer))
+        scheduler = schedules.create(
+            **asdict(settings.schedule),
+            optimizer=optimizer,
+            epochs=settings.epochs,
+            steps_per_epoch=images.steps_per_epoch,
+            batch_size=images.batch_size,
+        )
+    take_step = OptimizerStep(
+        replica,
+        optimizer,
+        precision=settings.precision,
+        clip_grad_norm=settings.clip_grad_norm,
+        clip_grad_value=settings.clip_grad_value,
+        label_smoothing=settings.label_smoothing,
+        layer_norms=settings.layer_norms,
+        check_finite=settings.check_finite,
+        create_graph=optimizers.needs_create_graph(optimizer),
+    )
+    take_step.warm_up(images.micro_batch_shape)
+    guard = DivergenceGuard(network, optimizer, take_step.scaler, scheduler)
+    average = models.average_of(network, settings.ema_decay)
+    state = RunState(network, optimizer, scheduler, take_step.scaler, guard, Progress(), average)
+    return images, state, take_step
 
 
 def main(arguments: Sequence[str]) -> int:

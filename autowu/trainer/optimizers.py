@@ -85,7 +85,6 @@ def build(
         MissingPackage: the optimizer is not installed.
     """
     name = canonical(name)
-    known = keywords(name)
     if lr is None:
         lr = 1.0 if needs_equal_lrs(name) else 1e-3
     groups: Any = parameter_groups(
@@ -98,15 +97,8 @@ def build(
         lr_mult=lr_mult,
         layer_decay=layer_decay,
     )
-    if needs_equal_lrs(name) and any("lr_scale" in group for group in groups):
-        raise ValueError(
-            f"optimizer.name={name}: estimates one LR for all parameters, so it takes neither "
-            "optimizer.lr_mult, optimizer.head_lr_mult nor optimizer.layer_decay"
-        )
-    if head_weight_decay and "weight_decay" not in known:
-        raise ValueError(
-            f"optimizer.head_weight_decay={head_weight_decay}: {name} has no weight decay"
-        )
+    _check_groups(name, groups, head_weight_decay)
+    known = keywords(name)
     own = {
         key: value
         for key, value in settings.items()
@@ -131,3 +123,16 @@ def build(
             )
         optimizer = Lookahead(optimizer, lookahead_alpha, lookahead_k)
     return optimizer
+
+
+def _check_groups(name: str, groups: list[dict[str, Any]], head_weight_decay: float | None) -> None:
+    """Raise ValueError for what sets a group apart by something that the optimizer has not."""
+    if needs_equal_lrs(name) and any("lr_scale" in group for group in groups):
+        raise ValueError(
+            f"optimizer.name={name}: estimates one LR for all parameters, so it takes neither "
+            "optimizer.lr_mult, optimizer.head_lr_mult nor optimizer.layer_decay"
+        )
+    if head_weight_decay and "weight_decay" not in keywords(name):
+        raise ValueError(
+            f"optimizer.head_weight_decay={head_weight_decay}: {name} has no weight decay"
+        )

@@ -94,27 +94,8 @@ def train(
     optimizer = optimizers.build(network, recipe.optimizer, **recipe.optimizer_settings)
     steps_per_epoch = task.steps_per_epoch(batch_size)
     total_steps = epochs * steps_per_epoch - steps_off
-    scheduler: Any
-    if isinstance(recipe.schedule, str):
-        assert not steps_off, "a schedule by its name is as long as the epochs"
-        scheduler = schedules.create(
-            recipe.schedule,
-            optimizer,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            **recipe.schedule_settings,
-        )
-    else:
-        scheduler = recipe.schedule(optimizer, total_steps, steps_per_epoch)
-    extra_steps = 0
-    if isinstance(scheduler, schedules.LateOneCycle):
-        extra_steps = _search_peak(task, network, optimizer, scheduler, recipe, batch_size, seed)
-    if recipe.num_probe_images:
-        images, labels = next(task.batches(batch_size, seed))
-        few = images[: recipe.num_probe_images], labels[: recipe.num_probe_images]
-        extra_steps = len(probe_lrs(scheduler.settings.min_lr, scheduler.settings.max_lr))
-        probe(scheduler, network, few, disturb, -extra_steps)
+    scheduler = _scheduler(recipe, optimizer, total_steps, steps_per_epoch, batch_size)
+    extra_steps = _search_lr(task, network, scheduler, recipe, batch_size, seed, disturb)
     losses: list[Tensor] = []
     lrs = []
     for step, (images, labels) in enumerate(islice(task.batches(batch_size, seed), total_steps)):
@@ -148,6 +129,44 @@ def train(
     )
 
 
+def _scheduler(
+    recipe: Recipe, optimizer: Optimizer, total_steps: int, steps_per_epoch: int, batch_size: int
+) -> Any:
+    if not isinstance(recipe.schedule, str):
+        return recipe.schedule(optimizer, total_steps, steps_per_epoch)
+    epochs, left = divmod(total_steps, steps_per_epoch)
+    assert left == 0, "a schedule by its name is as long as the epochs"
+    return schedules.create(
+        recipe.schedule,
+        optimizer,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        batch_size=batch_size,
+        **recipe.schedule_settings,
+    )
+
+
+def _search_lr(
+    task: Task,
+    network: nn.Module,
+    scheduler: Any,
+    recipe: Recipe,
+    batch_size: int,
+    seed: int,
+    disturb: Disturb | None,
+) -> int:
+    """Make the range test or the probe before a run; returns how many steps it took."""
+    num_steps = 0
+    if isinstance(scheduler, schedules.LateOneCycle):
+        num_steps = _search_peak(task, network, scheduler, recipe, batch_size, seed)
+    if recipe.num_probe_images:
+        images, labels = next(task.batches(batch_size, seed))
+        few = images[: recipe.num_probe_images], labels[: recipe.num_probe_images]
+        num_steps = len(probe_lrs(scheduler.settings.min_lr, scheduler.settings.max_lr))
+        probe(scheduler, network, few, disturb, -num_steps)
+    return num_steps
+
+
 def probe(
     scheduler: AutoWU,
     network: nn.Module,
@@ -173,7 +192,6 @@ def probe(
 def _search_peak(
     task: Task,
     network: nn.Module,
-    optimizer: torch.optim.Optimizer,
     scheduler: "schedules.LateOneCycle",
     recipe: Recipe,
     batch_size: int,
@@ -186,6 +204,6 @@ def _search_peak(
 
     num_steps = recipe.schedule_settings.get("num_steps", 100)
     batches = list(islice(task.batches(batch_size, seed), num_steps))
-    result = lr_range_test(network, optimizer, batches, loss_of, num_steps=num_steps)
+    result = lr_range_test(network, scheduler.optimizer, batches, loss_of, num_steps=num_steps)
     scheduler.set_peak(result.suggestion or 1e-3)
     return len(result.lrs)
