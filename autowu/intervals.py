@@ -21,8 +21,9 @@ def next_test_point(
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
     evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
     grow it more), so that epoch ends are always among the tests; of linear growth, which slows
-    down within an epoch, each interval is as long as it may be. Without epochs the growth alone
-    decides. The last test is at `W`.
+    down within an epoch, each interval is as long as it may be, but no longer than that of an
+    exponential sweep as long: late, 1.2x of it are a tenth of the warmup. Without epochs the growth
+    alone decides. The last test is at `W`.
 
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
@@ -69,10 +70,11 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
 def _longest_interval(step: int, settings: SchedulerSettings, growth: float) -> int:
     """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
     cap = settings.warmup_steps
+    least = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
     if settings.growth == "exponential":
-        least = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
         steps = math.log(MAX_GROWTH) / max(growth, least)
     else:
         slope = (settings.max_lr - settings.min_lr) / cap
         steps = (MAX_GROWTH - 1.0) * (settings.min_lr / slope + step)
+        steps = min(steps, math.log(MAX_GROWTH) / least)
     return max(1, math.floor(steps * (1.0 + 1e-12)))

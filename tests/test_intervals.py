@@ -86,7 +86,10 @@ def test_as_published_the_cap_is_a_test_only_where_an_epoch_ends() -> None:
 
 
 def test_of_linear_growth_each_interval_is_as_long_as_it_may_be() -> None:
-    """At the beginning of an epoch the LR grows by 1.2x in fewer steps than at its end."""
+    """At the beginning of an epoch the LR grows by 1.2x in fewer steps than at its end.
+
+    Late in the warmup 1.2x would be a tenth of it, and three tests a third.
+    """
     chosen = settings_of(16_000, 400, growth="linear")
     found = points(chosen)
     without_epochs = points(settings_of(16_000, None, growth="linear"))
@@ -95,4 +98,6 @@ def test_of_linear_growth_each_interval_is_as_long_as_it_may_be() -> None:
     for a, b in pairwise([0, *found]):
         growth = 1.2 * lr_at(a, chosen)
         assert b == a + 1 or lr_at(b, chosen) <= growth * (1 + 1e-9)
-        assert b % 400 == 0 or lr_at(b + 1, chosen) > growth * (1 - 1e-9)
+        # 126 steps: of an exponential sweep of 8,000, in which the LR grows by 1.2x.
+        assert b % 400 == 0 or b - a == 126 or lr_at(b + 1, chosen) > growth * (1 - 1e-9)
+        assert b - a <= 126
