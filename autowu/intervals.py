@@ -22,8 +22,8 @@ def next_test_point(
     evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
     grow it more), so that epoch ends are always among the tests; of linear growth, which slows
     down within an epoch, each interval is as long as it may be, but no longer than that of an
-    exponential sweep as long: late, 1.2x of it are a tenth of the warmup. Without epochs the growth
-    alone decides. The last test is at `W`.
+    exponential sweep as long: late in the warmup the LR needs a sixth of it to grow by 1.2x.
+    Without epochs the growth alone decides. The last test is at `W`.
 
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
@@ -68,7 +68,10 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
 
 
 def _longest_interval(step: int, settings: SchedulerSettings, growth: float) -> int:
-    """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1."""
+    """Steps from `step` on within which the sweep grows by at most 1.2x; at least 1.
+
+    Of linear growth no more than an exponential sweep of that length takes for it.
+    """
     cap = settings.warmup_steps
     least = math.log(settings.max_lr / settings.min_lr) / cap  # of log(LR) in a step
     if settings.growth == "exponential":

@@ -14,7 +14,8 @@ def of_this_version(state: Any) -> Any:
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
     by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
-    5 skipped steps were not counted. Only after a late set-back are the tests more frequent now.
+    5 skipped steps were not counted. Only after a late set-back, and of linear growth,
+    are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state

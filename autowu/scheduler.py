@@ -2,7 +2,8 @@
 
 Here are the phases, the state and the ranks. The sweep is in `sweep.py`, the probe before it in
 `probe.py`, the curves of the decay in `schedules.py`, when to test is in `intervals.py`, the losses
-are in `loss_curve.py`, the test is in `minimum_test.py`.
+are in `loss_curve.py`, the test is in `minimum_test.py`, what follows from it in `decision.py`;
+`saved_state.py` checks a state.
 """
 
 import math
@@ -60,10 +61,10 @@ from autowu.settings import (
 from autowu.sweep import Sweep, first_fall_step, first_lr
 
 _NOTHING_OBSERVED = (
-    "step() got no loss in the warmup, and nothing was observed: AutoWU decides by the training "
-    "loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) before "
-    "scheduler.step(); in the take_step of a probe call neither. In a trainer that calls step() "
-    "itself, use its adapter: "
+    "step() or skip() got no loss in the warmup, and nothing was observed: AutoWU decides by the "
+    "training loss. In a loop of your own call scheduler.step(loss), or scheduler.observe(loss) "
+    "before scheduler.step(); in the take_step of a probe call neither. In a trainer that calls "
+    "step() itself, use its adapter: "
     "autowu.integrations.lightning.AutoWUCallback, "
     "autowu.integrations.transformers.AutoWUTrainer, autowu.integrations.accelerate.step, or "
     "autowu.integrations.timm.AutoWUScheduler"
@@ -486,14 +487,20 @@ class AutoWU(LRScheduler):
 
         Raises:
             TypeError: an integer, as `step(epoch)` of older PyTorch.
-            ValueError: no loss was observed in the warmup; or one that is no scalar.
+            ValueError: no loss was observed in the warmup; or one that is no scalar; or it waits
+                for its turn in a SequentialLR.
         """
         # The base class takes a step to set the first LR, and a SequentialLR another one.
         if not self._is_constructed or self.last_epoch < 0:
+            if loss is not None:
+                raise ValueError(
+                    "in a SequentialLR AutoWU gets its losses by observe(loss), and the steps from "
+                    "the SequentialLR"
+                )
             super().step()
             return
         if torch.compiler.is_compiling():  # nothing here is worth a kernel, and each test differs
-            torch.compiler.disable(self.step)(loss)
+            torch.compiler.disable(AutoWU.step)(self, loss)
             return
         self._num_skipped = 0
         if isinstance(loss, int):
@@ -530,12 +537,18 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: no loss was observed in the warmup.
         """
+        if self.last_epoch < 0:  # before its turn in a SequentialLR
+            return
         num_skipped = self._num_skipped + 1
-        if num_skipped > MOST_SKIPPED:
+        if num_skipped <= MOST_SKIPPED:
+            if self._switch_step is None and not self._interval.is_open:
+                raise ValueError(_NOTHING_OBSERVED)
+            self._num_skipped = num_skipped
+            return
+        try:
             self.step()
-        elif self._switch_step is None and not self._interval.is_open:
-            raise ValueError(_NOTHING_OBSERVED)
-        self._num_skipped = num_skipped
+        finally:  # a test that is interrupted is made up for by the next step
+            self._num_skipped = num_skipped
 
     def get_lr(self) -> list[float | Tensor]:
         """The LR of each group at `last_epoch`; called by the base class."""

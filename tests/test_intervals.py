@@ -88,7 +88,7 @@ def test_as_published_the_cap_is_a_test_only_where_an_epoch_ends() -> None:
 def test_of_linear_growth_each_interval_is_as_long_as_it_may_be() -> None:
     """At the beginning of an epoch the LR grows by 1.2x in fewer steps than at its end.
 
-    Late in the warmup 1.2x would be a tenth of it, and three tests a third.
+    Late in the warmup 1.2x would be a sixth of it, and three tests half.
     """
     chosen = settings_of(16_000, 400, growth="linear")
     found = points(chosen)

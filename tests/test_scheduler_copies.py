@@ -218,6 +218,34 @@ def test_first_in_a_sequence_it_goes_as_it_does_alone() -> None:
     assert first.optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_before_its_turn_it_skips_nothing_and_takes_no_step_of_its_own() -> None:
+    sequence, second = in_second_place()
+    second.optimizer.step()
+    second.observe(1.0)
+    second.skip()
+    with pytest.raises(ValueError, match=r"gets its losses by observe\(loss\)"):
+        second.step(1.0)
+    assert second.last_epoch == -1
+    assert sequence.get_last_lr() == [second.optimizer.param_groups[0]["lr"]] == [0.5]
+
+
+def test_compiled_a_subclass_takes_each_step_once() -> None:
+    class Counting(AutoWU):
+        num_calls = 0
+
+        def step(self, loss: torch.Tensor | float | None = None) -> None:
+            self.num_calls += 1
+            super().step(loss)
+
+    scheduler = Counting(SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 400)
+    num_constructed = scheduler.num_calls
+    fast = torch.compile(lambda loss: scheduler.step(loss), backend="eager")
+    for step in range(4):
+        scheduler.optimizer.step()
+        fast(torch.tensor(loss_of(step)))
+    assert scheduler.num_calls - num_constructed == scheduler.last_epoch == 4
+
+
 def frozen_groups(**of_first: float) -> SGD:
     groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
     return SGD([groups[0] | of_first, groups[1]], lr=1.0)

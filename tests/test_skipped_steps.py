@@ -113,3 +113,24 @@ def test_a_sweep_that_loses_the_network_in_fp16_ends() -> None:
     assert scheduler.diverged
     assert scheduler.start_lr is not None
     assert scheduler.start_lr < 0.5
+
+
+def test_a_test_that_is_interrupted_among_them_is_made_up_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    whole, stopped = build(), build()
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped, "synchronize", interrupted)
+        for _ in range(400):
+            take(whole, 1.0, skipped=True)
+            try:
+                take(stopped, 1.0, skipped=True)
+            except KeyboardInterrupt:
+                break
+    assert whole.tests and not stopped.tests
+    for scheduler in (whole, stopped):
+        take(scheduler, 1.0, skipped=True)
+    assert_same_state(stopped.state_dict(), whole.state_dict())

@@ -59,7 +59,7 @@ class AutoWUMixin(Trainer):
         self._autowu = autowu or {}
         self._num_probe_samples = check_integer("probe", probe, 0)
         super().__init__(*args, **kwargs)
-        self.add_callback(_SkippedSteps(self))
+        self.add_callback(_SkippedSteps())
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *others: Any) -> Any:
         values = super().set_initial_training_values(args, dataloader, *others)
@@ -144,12 +144,9 @@ class AutoWUMixin(Trainer):
 class _SkippedSteps(TrainerCallback):
     """Tells AutoWU of the steps that the GradScaler left out, which the Trainer does not."""
 
-    def __init__(self, trainer: AutoWUMixin) -> None:
-        self._trainer = trainer
-
-    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
-        if self._trainer.accelerator.optimizer_step_was_skipped:
-            self._trainer.lr_scheduler.skip()
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **of_trainer: Any) -> None:
+        if getattr(of_trainer["optimizer"], "step_was_skipped", False):
+            of_trainer["lr_scheduler"].skip()
 
 
 class AutoWUTrainer(AutoWUMixin):

@@ -12,8 +12,8 @@ best.pt         the weights of the best epoch
 lr_range_test.* the curve of a range test, and its plot
 resumed_from    the checkpoint that the run began with, when that is another run's
 wandb_id        by which Weights & Biases knows the run, when it watches
-lock            locked by the process that trains the run, and there as long as it does; a second
-                one ends with an error (`run_lock.py`)
+lock            locked by the process that trains the run; a second one ends with an error
+                (`run_lock.py`). One that was killed leaves the file, and no lock
 """
 
 import json

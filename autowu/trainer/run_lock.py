@@ -39,9 +39,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            if _is_at(path, lock):
-                path.unlink(missing_ok=True)
-            lock.close()
+            with lock, suppress(OSError):  # a file system that became read-only
+                if _is_at(path, lock):
+                    path.unlink()
         with suppress(OSError):  # not empty
             for each in missing:
                 each.rmdir()
@@ -50,7 +50,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def _take(path: Path) -> BinaryIO | None:
     """The open file that has the lock; None where there are none."""
     until = time.monotonic() + PATIENCE
-    while fcntl is not None and (file := _open(path)) is not None:
+    while fcntl is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except FileNotFoundError:  # the process that had it removed the folder in between
+            continue
+        except OSError:
+            return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
@@ -71,14 +78,6 @@ def _take(path: Path) -> BinaryIO | None:
             return file
         file.close()  # removed by the process that had it before
     return None
-
-
-def _open(path: Path) -> BinaryIO | None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "ab")
-    except OSError:
-        return None
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

@@ -103,3 +103,17 @@ def test_a_child_that_outlives_a_killed_process_does_not_keep_the_lock(tmp_path:
         process.kill()
         subprocess.run(["kill", str(child)], check=True)
         process.stdout.close()
+
+
+def test_a_file_system_that_became_read_only_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        with pytest.raises(KeyError), lock_folder(tmp_path):
+            raise KeyError
+    with lock_folder(tmp_path):
+        pass
