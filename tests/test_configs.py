@@ -268,6 +268,8 @@ def test_two_steps_of_every_experiment(file: Path, data_root: Path, output_dir: 
         overrides.append("data.image_size=32")
     if file.stem.endswith(("baseline", "polynomial")):
         overrides.append("schedule.warmup_epochs=0.5")
+    if "autowu" in file.stem:
+        overrides += ["schedule.min_lr=1e-5", "schedule.max_lr=4e-5"]  # a probe of 3 steps, not 18
     assert load_main()(["--config", str(file), *overrides]) == 0
     summary = json.loads((output_dir / "run" / "summary.json").read_text())
     assert summary["total_steps"] == 2
