@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu.group_lrs import (
+    check_saved_groups,
     copy_lr,
     lr_scale,
     reference_lr,
@@ -107,10 +108,6 @@ class CurveScheduler(LRScheduler):
         Raises:
             ValueError: it is no such state, or that of an optimizer with more groups.
         """
-        if not isinstance(state_dict, dict):
-            raise ValueError(
-                f"not a state_dict of {type(self).__name__}: {type(state_dict).__name__}"
-            )
         self._check_state(state_dict)
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["step_count"]
@@ -120,16 +117,16 @@ class CurveScheduler(LRScheduler):
         self._write_lrs()
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:
+        if not isinstance(state_dict, dict):
+            raise ValueError(
+                f"not a state_dict of {type(self).__name__}: {type(state_dict).__name__}"
+            )
         missing = self.state_dict().keys() - state_dict.keys()
         if missing:
             raise ValueError(
                 f"not a state_dict of {type(self).__name__}: {', '.join(sorted(missing))} missing"
             )
-        num_saved, num_groups = len(state_dict["base_lrs"]), len(self.optimizer.param_groups)
-        if num_saved > num_groups:
-            raise ValueError(
-                f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
-            )
+        check_saved_groups(state_dict["base_lrs"], len(self.optimizer.param_groups))
 
     def _write_lrs(self) -> None:
         """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""

@@ -46,6 +46,14 @@ def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> Any:
     return otherwise if scale is None else scale
 
 
+def check_saved_groups(base_lrs: Sequence[Any], num_groups: int) -> None:
+    """Raise ValueError where a state has the base LRs of more groups than the optimizer has."""
+    if len(base_lrs) > num_groups:
+        raise ValueError(
+            f"the state is that of {len(base_lrs)} parameter groups, the optimizer has {num_groups}"
+        )
+
+
 def with_added_groups(optimizer: Optimizer, base_lrs: Sequence[Any]) -> list[Any]:
     """The base LRs of all groups, given those of the first ones; each group has an `initial_lr`.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Set
 from typing import Any
 
+from autowu.group_lrs import check_saved_groups
 from autowu.settings import SchedulerSettings, check_integer
 
 STATE_VERSION = 6
@@ -53,11 +54,7 @@ def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSe
     missing = sorted(keys - state.keys())
     if missing:
         raise ValueError(f"not a whole state_dict of AutoWU: {', '.join(missing)} missing")
-    num_saved = len(state["base_lrs"])
-    if num_saved > num_groups:
-        raise ValueError(
-            f"the state is that of {num_saved} parameter groups, the optimizer has {num_groups}"
-        )
+    check_saved_groups(state["base_lrs"], num_groups)
     try:
         settings = SchedulerSettings(**state["settings"])
     except TypeError as error:
