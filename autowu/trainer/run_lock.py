@@ -55,6 +55,9 @@ def _take(path: Path) -> BinaryIO | None:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("ab")
         except FileNotFoundError:  # the process that had it removed the folder in between
+            if time.monotonic() > until:  # or nobody can make one there, as below /proc
+                return None
+            time.sleep(0.01)
             continue
         except OSError:
             return None

@@ -52,7 +52,7 @@ def test_a_folder_that_nothing_was_put_into_is_removed_again(tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["config.yaml"]
 
 
-@pytest.mark.parametrize("missing", ["system", "file system", "folder"])
+@pytest.mark.parametrize("missing", ["system", "file system", "folder", "folder of folders"])
 def test_where_there_are_no_locks_it_goes_without(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,8 +64,10 @@ def test_where_there_are_no_locks_it_goes_without(
         monkeypatch.setattr(run_lock, "fcntl", None)
     elif missing == "file system":
         monkeypatch.setattr("fcntl.flock", refuse)
-    else:
+    elif missing == "folder":
         folder = Path("/dev/null/run")
+    else:  # the kernel's folders say that what would be made in them does not exist
+        folder = Path("/proc/nobody/run")
     with lock_folder(folder), lock_folder(folder):
         pass
 
