@@ -1,6 +1,7 @@
 """One thin scheduler that applies any curve of `autowu.schedules`, or of one's own."""
 
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import Any
 
 from torch import Tensor
@@ -79,7 +80,9 @@ class CurveScheduler(LRScheduler):
         Raises:
             TypeError: for a loss, which a curve does not look at.
         """
-        if isinstance(epoch, float | Tensor):
+        if isinstance(epoch, Tensor) or (
+            isinstance(epoch, Real) and not isinstance(epoch, Integral)
+        ):
             raise TypeError(
                 f"{type(self).__name__}.step() takes no loss, and would take it for an epoch, got "
                 f"{type(epoch).__name__}: call step() alone"

@@ -1,6 +1,7 @@
 """The learning rates of an optimizer's groups: their copies, their reference, their ratios."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -8,8 +9,10 @@ from torch.optim import Optimizer
 
 
 def copy_lr(lr: Any) -> Any:
-    """The same number, or a tensor that nobody else fills."""
-    return lr.detach().clone() if isinstance(lr, Tensor) else lr
+    """The same as a plain number, or a tensor that nobody else fills."""
+    if isinstance(lr, Tensor):
+        return lr.detach().clone()
+    return float(lr) if isinstance(lr, Real) else lr
 
 
 def to_number(lr: Any) -> float:

@@ -20,10 +20,11 @@ def next_test_point(
 
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
     evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
-    grow it more), so that epoch ends are always among the tests; of linear growth, which slows
-    down within an epoch, each interval is as long as it may be, but no longer than that of an
-    exponential sweep as long: late in the warmup the LR needs a sixth of it to grow by 1.2x.
-    Without epochs the growth alone decides. The last test is at `W`.
+    grow it more). Where several epochs fit into that, it tests at the end of the last of them:
+    tests at every end would see nearly the same losses, and patience would guard against nothing.
+    Of linear growth, which slows down within an epoch, each interval is as long as it may be, but
+    no longer than that of an exponential sweep as long: late in the warmup the LR needs a sixth of
+    it to grow by 1.2x. Without epochs the growth alone decides. The last test is at `W`.
 
     Args:
         step: optimizer steps done, a test point or the step where the warmup began; below `W`.
@@ -43,15 +44,16 @@ def next_test_point(
         point = (step // interval + 1) * interval
     elif epoch_steps is None or settings.growth == "linear":
         point = step + _longest_interval(step, settings, growth)
-        if epoch_steps is not None:
-            point = min(point, (step // epoch_steps + 1) * epoch_steps)
+        if epoch_steps is not None and point // epoch_steps > step // epoch_steps:
+            point = point // epoch_steps * epoch_steps  # the last epoch end on the way
     else:
         start = step // epoch_steps * epoch_steps
         longest = _longest_interval(start, settings, growth)
+        num_epochs = max(1, longest // epoch_steps)
         num_intervals = math.ceil(epoch_steps / longest)
         # Interval i of the epoch ends after floor(i * epoch_steps / num_intervals) of its steps.
         done = ((step - start + 1) * num_intervals - 1) // epoch_steps
-        point = start + (done + 1) * epoch_steps // num_intervals
+        point = start + num_epochs * (done + 1) * epoch_steps // num_intervals
     return min(point, cap)
 
 

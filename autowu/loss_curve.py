@@ -8,6 +8,7 @@ after a thousand and after a million of them.
 
 import bisect
 import math
+from array import array
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -32,7 +33,7 @@ class LossCurve:
         self._values = _reserved(capacity)
         self._capacity = capacity
         self._num_losses = 0
-        self._non_finite: list[int] = []  # positions, ascending
+        self._non_finite = array("q")  # positions, ascending
         self.unweighted: list[int] = []  # those of them of steps in which nothing had a weight
         self._sum = 0.0
         self._lowest = math.inf
@@ -81,7 +82,7 @@ class LossCurve:
         self._num_losses = stop
         finite = losses.isfinite()
         if not finite.all():
-            self._non_finite += (start + (~finite).nonzero().squeeze(1)).tolist()
+            self._non_finite.extend((start + (~finite).nonzero().squeeze(1)).tolist())
         if has_weight is not None and not has_weight.all():
             self.unweighted += (start + (~has_weight).nonzero().squeeze(1)).tolist()
         finite_losses = losses[finite].double()
@@ -138,7 +139,7 @@ class LossCurve:
             ranks = np.arange(num_finite)
         else:
             ranks = rng.choice(num_finite, size=num_samples, replace=False, shuffle=False)
-        if non_finite:
+        if len(non_finite):
             # The k-th finite loss lies behind every gap that has at most k finite ones before it.
             finite_before = np.asarray(non_finite) - np.arange(len(non_finite))
             ranks = ranks + np.searchsorted(finite_before, ranks, side="right")
@@ -172,11 +173,13 @@ class Interval:
         """Add to the open slot; the loss is copied. Never waits for the device.
 
         Raises:
-            TypeError: an integer or something that is no number.
+            TypeError: an integer, a DTensor or something that is no number.
             ValueError: a tensor that is not 0-d, or a negative weight.
         """
         tensor = None
         if isinstance(loss, Tensor):
+            if loss.__class__ is not Tensor and hasattr(loss, "full_tensor"):
+                raise TypeError("loss is a DTensor: pass loss.full_tensor(), which communicates")
             if loss.dim() or not loss.dtype.is_floating_point:
                 raise _not_a_loss(loss)
             if loss.device != self._device:

@@ -12,6 +12,7 @@ is smooth (`kernel_features.py`), through a dense Cholesky factor where it is no
 
 import copy
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,6 +34,8 @@ ADAM_INITIAL_NOISE, ADAM_MIN_NOISE = 1e-3, 1e-4  # published code; GPyTorch's de
 ADAM_JITTER = 1e-4  # published code: added to var(f(x) - f(1)), loss units squared
 
 Fit = Literal["mle", "adam"]
+
+_SETTINGS_LOCK = threading.Lock()  # of GPyTorch, which are the whole process's
 
 
 class Posterior(NamedTuple):
@@ -117,7 +120,6 @@ def fenced() -> Iterator[None]:
         torch.inference_mode(False),
         torch.no_grad(),
         torch.autocast("cpu", enabled=False),
-        gpytorch.settings.debug(False),
     ):
         yield
 
@@ -283,6 +285,17 @@ class FitError(ArithmeticError):
     """The published fit has no result in float32, for losses of very different size, say."""
 
 
+@contextmanager
+def _exact_and_unchecked() -> Iterator[None]:
+    """GPyTorch's likelihood without its checks, and beyond 800 losses without random numbers.
+
+    Without the lock these settings would stay behind where threads take turns.
+    """
+    settings = gpytorch.settings
+    with _SETTINGS_LOCK, settings.max_cholesky_size(10**6), settings.debug(False):
+        yield
+
+
 class _AdamFit:
     """The published fit: float32, raw losses, values and Adam's moments carried over."""
 
@@ -314,8 +327,7 @@ class _AdamFit:
         model.set_train_data(inputs, targets, strict=False)
         model.train()
         likelihood = gpytorch.mlls.ExactMarginalLogLikelihood(model.likelihood, model)
-        exact = gpytorch.settings.max_cholesky_size(10**6)  # beyond 800 it would be at random
-        with torch.enable_grad(), torch.device("cpu"), exact:
+        with torch.enable_grad(), torch.device("cpu"), _exact_and_unchecked():
             for _ in range(ADAM_STEPS):
                 self.optimizer.zero_grad()
                 loss = -likelihood(model(inputs), targets)
@@ -338,7 +350,9 @@ class _AdamFit:
 def spike_ceiling(losses: Tensor, beginning: Tensor) -> float:
     """The highest loss that still says something.
 
-    `max(median + 5 * (median - 5 % quantile), median of the beginning)`
+    `max(median + 5 * (median - 5 % quantile), median of the beginning)`; where the lowest half of
+    the losses is the same, as with a hinge loss that is 0, `median + 5 * (median of the beginning
+    - median)`.
 
     A run that diverges multiplies its loss by any factor within a few steps. Unclipped, these few
     losses are all that a Gaussian model sees, and the minimum before them vanishes. What lies
@@ -347,19 +361,22 @@ def spike_ceiling(losses: Tensor, beginning: Tensor) -> float:
     `s` meets it at 8 `s`; and the level that the run began with is below it (ours).
 
     Args:
-        losses: float64 (n,), finite. Where half of them are equal the ceiling is infinite.
+        losses: float64 (n,), finite. Where the lowest half of them is the same, and the beginning
+            no higher, the ceiling is infinite.
         beginning: the first losses of the run, (k,); non-finite ones are ignored.
 
     >>> falling = torch.tensor([2.0, 2.0, 1.0, 1.0, 0.0, 0.0, 1e9], dtype=torch.float64)
     >>> spike_ceiling(falling, falling[:3])
     6.0
+    >>> hinge = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1e9], dtype=torch.float64)
+    >>> spike_ceiling(hinge, hinge[:3])
+    5.0
     """
     low, median = torch.quantile(losses, losses.new_tensor([0.05, 0.5])).tolist()
-    if low >= median:
-        return math.inf
-    ceiling = median + 5.0 * (median - low)
     beginning = beginning[beginning.isfinite()]
-    return max(ceiling, float(beginning.median())) if len(beginning) else ceiling
+    level = float(beginning.median()) if len(beginning) else -math.inf
+    spread = median - low or level - median
+    return max(median + 5.0 * spread, level) if spread > 0.0 else math.inf
 
 
 @lru_cache(maxsize=1)

@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 from autowu.loss_curve import num_ranks
 from autowu.random_state import get_random_state, set_random_state
-from autowu.unchanged import unchanged
+from autowu.unchanged import generators_of, unchanged
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
 LEVEL = 0.5  # ours: of the fall; earlier nothing is learnt yet, later it is too much soon
@@ -73,9 +73,12 @@ def losses_taken_back(
         group: the ranks; None for the default group.
     """
     random_state = get_random_state(device)
+    own_states = [(each, each.get_state()) for each in generators_of(model)]
 
     def step() -> Tensor | float | None:
         set_random_state(random_state, device)
+        for generator, numbers in own_states:
+            generator.set_state(numbers)
         return _mean_over_ranks(take_step(), device, group)
 
     with unchanged(model, optimizer, device), torch.enable_grad():

@@ -26,12 +26,7 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
     version, numbers, gauss = random.getstate()
     return {
         "python": (version, list(numbers), gauss),
-        "numpy": {
-            "key": torch.from_numpy(state["state"]["key"].astype(np.int64)),
-            "pos": state["state"]["pos"],
-            "has_gauss": state["has_gauss"],
-            "gauss": state["gauss"],
-        },
+        "numpy": _plain_numpy_state(state),
         "torch": torch.get_rng_state(),
         **{
             name: _get_device_state(device) if device.type == name else None
@@ -43,13 +38,27 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    key = state["numpy"]["key"].numpy().astype(np.uint32)
-    position, has_gauss = state["numpy"]["pos"], state["numpy"]["has_gauss"]
-    np.random.set_state(("MT19937", key, position, has_gauss, state["numpy"]["gauss"]))
+    numbers = state["numpy"]
+    if "key" in numbers:
+        key = numbers["key"].numpy().astype(np.uint32)
+        numbers = ("MT19937", key, numbers["pos"], numbers["has_gauss"], numbers["gauss"])
+    np.random.set_state(numbers)
     torch.set_rng_state(state["torch"])
     own = state.get(device.type) if device.type in ACCELERATORS else None
     if own is not None:
         _set_device_state(own, device)
+
+
+def _plain_numpy_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Without arrays; that of another generator than NumPy's own, which somebody set, as it is."""
+    if state["bit_generator"] != "MT19937":
+        return state
+    return {
+        "key": torch.from_numpy(state["state"]["key"].astype(np.int64)),
+        "pos": state["state"]["pos"],
+        "has_gauss": state["has_gauss"],
+        "gauss": state["gauss"],
+    }
 
 
 def _get_device_state(device: torch.device) -> Tensor:

@@ -101,7 +101,9 @@ class AutoWU(LRScheduler):
     A group's LR is the schedule's LR times a ratio: the group's `lr_scale` if it has one, else
     its `initial_lr` over that of the reference group (whose `initial_lr` is the optimizer's
     default LR, or the largest). With one group the optimizer's own LR plays no part. A group whose
-    LR is 0 has ratio 1, too, with a warning; to freeze one, give it `lr_scale=0.0`.
+    LR is 0 has ratio 1, too, with a warning; to freeze one, give it `lr_scale=0.0`. One that is
+    added in mid-run takes its first step at the LR that it comes with, as with any scheduler:
+    `optimizer.add_param_group({"params": ..., "lr": scheduler.get_last_lr()[0], "lr_scale": 1.0})`.
 
     With several ranks every rank calls `step` with its own loss. A test costs one all-reduce and
     one broadcast; a step without a test communicates nothing and never waits for the device.
@@ -135,7 +137,8 @@ class AutoWU(LRScheduler):
         num_tests: random subsets of the losses that vote in one test; 5 (paper). All are the same,
             and vote alike, up to `num_posterior_samples` losses.
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
-            grows by at most 1.2x between tests, and at epoch ends; "epoch" (paper); or steps.
+            grows by at most 1.2x between tests, if possible at epoch ends; "epoch" (paper); or
+            steps.
         fit: "mle" (ours, because it is exact, and the same for losses of any scale): maximum
             likelihood; "adam" (published): 100 steps of Adam on the raw losses.
         at_cap: where decay starts when nothing was found in `W` steps: "minimum" (ours, because
@@ -281,9 +284,12 @@ class AutoWU(LRScheduler):
     def found_minimum(self) -> bool:
         """Whether `patience` tests in a row found that the loss has stopped falling.
 
-        False as long as they have not, and for good after a warmup that ended at `W`, its cap, or
-        by a divergence: its losses do not tell whether a larger LR would have been better.
+        False as long as they have not, and for good after a warmup that ended without it at `W`,
+        its cap, or by a divergence: its losses do not tell whether a larger LR would have been
+        better.
         """
+        if self._diverged:
+            return False
         return num_consecutive_positive(self._tests) >= self._settings.patience
 
     @property
@@ -423,7 +429,7 @@ class AutoWU(LRScheduler):
                 group=self._process_group,
             )
         finally:
-            self._write_lrs()
+            self._write_own_lrs()
         fall_lr = lr_of_fall(lrs, losses)
         if fall_lr is not None:
             self.begin_at(first_lr(self._settings, fall_lr))
@@ -456,7 +462,7 @@ class AutoWU(LRScheduler):
 
     def _begin(self, sweep: Sweep) -> None:
         self._sweep = sweep
-        self._write_lrs()
+        self._write_own_lrs()
         self._expect_next_test()
 
     def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
@@ -468,12 +474,13 @@ class AutoWU(LRScheduler):
         Args:
             loss: training loss of this rank: a float or a 0-d floating-point tensor, on any
                 device, with or without a graph. NaN and infinity are left out of the tests. Kept
-                in float32: subtract an offset of more than a million times the fall.
+                in float32, times its weight: subtract an offset of more than a million times the
+                fall.
             weight: of this loss, for example its number of samples; 0 is legal, and a step in
                 which nothing had a weight is left out of the tests.
 
         Raises:
-            TypeError, ValueError: not a scalar, an integer, or a negative weight.
+            TypeError, ValueError: not a scalar, an integer, a DTensor, or a negative weight.
         """
         if self._switch_step is None and self.last_epoch >= 0:
             self._interval.add(loss, weight)
@@ -618,8 +625,7 @@ class AutoWU(LRScheduler):
         except Exception as error:  # whatever a damaged state leads to
             self.__dict__.update(before)
             raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
-        if self.last_epoch >= 0:
-            self._write_lrs()
+        self._write_own_lrs()
         saved = [
             f"{name}={value!r} (given: {own[name]!r})"
             for name, value in self._settings.as_dict().items()
@@ -787,6 +793,11 @@ class AutoWU(LRScheduler):
     def _write_lrs(self) -> None:
         """Put the LR of `last_epoch` into every group."""
         self._write_lr(self.lr_at(self.last_epoch))
+
+    def _write_own_lrs(self) -> None:
+        """`_write_lrs`, but not before its turn in a SequentialLR: the LRs are another's."""
+        if self.last_epoch >= 0:
+            self._write_lrs()
 
     def _write_lr(self, lr: float) -> None:
         """Put an LR into every group; a tensor LR is filled, never replaced."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from autowu.random_state import get_random_state, set_random_state
@@ -23,12 +24,21 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     """A block after which, however it ends, all that training changes is as it was, bit for bit.
 
     Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
-    each module; moments, LRs and whatever else stands in the optimizer's groups; the random states
-    of Python, NumPy, torch and the device (CUDA, XPU or MPS). A copy of them lies on the device
-    meanwhile. Tensors and dicts stay the same objects, for whoever else holds them.
+    each module; what is frozen; moments, LRs and whatever else stands in the optimizer's groups;
+    the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and the generators
+    that modules hold. A copy of them lies on the device meanwhile. Tensors and dicts stay the same
+    objects, for whoever else holds them.
+
+    Raises:
+        ValueError: a parameter of a lazy layer has no shape yet.
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = list(dict.fromkeys([*network.parameters(), *groups]))
+    if any(map(is_lazy, parameters)):
+        raise ValueError(
+            "the network has lazy layers that have no weights yet: give it a batch first, "
+            "model(inputs), and construct the optimizer after that"
+        )
     by_id = {id(parameter) for parameter in parameters}
     with ExitStack() as afterwards:  # all of it happens, in reverse order, even if some of it fails
         afterwards.callback(set_random_state, get_random_state(device), device)
@@ -37,12 +47,21 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
         for module in network.modules():
             afterwards.callback(setattr, module, "training", module.training)
             afterwards.callback(_restore_buffers(module))
+        for generator in generators_of(network):
+            afterwards.callback(_restore_value(generator, ()))
         for parameter in parameters:
+            afterwards.callback(parameter.requires_grad_, parameter.requires_grad)
             afterwards.callback(setattr, parameter, "grad", parameter.grad)
             afterwards.callback(_restore_tensor(parameter))
             # Whoever adds to a gradient in place would add to the caller's.
             parameter.grad = None
         yield
+
+
+def generators_of(network: nn.Module) -> list[torch.Generator]:
+    """Those that its modules hold as attributes."""
+    held = [value for module in network.modules() for value in vars(module).values()]
+    return [value for value in held if isinstance(value, torch.Generator)]
 
 
 def _restore_tensor(tensor: Tensor) -> Restore:

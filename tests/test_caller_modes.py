@@ -1,6 +1,7 @@
 """Whatever the caller has switched on: a test finds the same, and leaves everything as it was."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -133,3 +134,12 @@ def test_the_callers_modes_and_random_states_are_as_before(fit: Fit) -> None:
             before = look()
             two_tests(fit)
             assert look() == before
+
+
+@pytest.mark.parametrize("fit", ["mle", "adam"])
+def test_tests_in_threads_leave_the_settings_of_gpytorch_as_they_were(fit: Fit) -> None:
+    before = gpytorch.settings.debug.on(), gpytorch.settings.max_cholesky_size.value()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(two_tests, [fit] * 8))
+    after = gpytorch.settings.debug.on(), gpytorch.settings.max_cholesky_size.value()
+    assert after == before

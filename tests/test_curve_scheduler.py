@@ -8,6 +8,7 @@ import weakref
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -234,7 +235,7 @@ def test_it_is_pickled_with_its_curve() -> None:
     assert [again(step) for step in range(10)] == [scheduler.curve(step) for step in range(10)]
 
 
-@pytest.mark.parametrize("loss", [0.5, torch.tensor(0.5)])
+@pytest.mark.parametrize("loss", [0.5, torch.tensor(0.5), np.float32(0.5)])
 def test_a_loss_is_not_taken_for_an_epoch(loss: Any) -> None:
     scheduler = build(SGD(parameters(), lr=0.5))
     with pytest.raises(TypeError, match="takes no loss"):

@@ -39,18 +39,25 @@ def lr_at(step: int, chosen: SchedulerSettings) -> float:
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(2, 2_000), st.integers(1, 400), st.sampled_from(["exponential", "linear"]))
-def test_auto_divides_each_epoch_evenly_into_the_fewest_short_intervals(
+def test_auto_divides_epochs_evenly_into_the_fewest_short_intervals(
     total_steps: int, epoch: int, growth: str
 ) -> None:
     chosen = settings_of(total_steps, epoch, growth=growth)
     cap = chosen.warmup_steps
     found = points(chosen)
     assert found == sorted(set(found)) and found[-1] == cap
-    assert set(range(epoch, cap + 1, epoch)) <= set(found)
     for a, b in zip([0, *found], found, strict=False):
         assert b == a + 1 or lr_at(b, chosen) <= 1.2 * lr_at(a, chosen) * (1 + 1e-9)
+        # Epoch ends are passed over only on the way to a later one.
+        assert b in (a + 1, cap) or b % epoch == 0 or b // epoch == a // epoch
     if growth == "linear":
         return
+    if 2 * epoch <= math.floor(math.log(1.2) / (math.log(1e5) / cap) * (1 + 1e-12)):
+        for a, b in pairwise([0, *found[:-1]]):
+            assert a % epoch == b % epoch == 0
+            assert lr_at(b + epoch, chosen) > 1.2 * lr_at(a, chosen) * (1 - 1e-9)
+        return
+    assert set(range(epoch, cap + 1, epoch)) <= set(found)
     for start in range(0, cap - epoch + 1, epoch):
         inside = [start, *(p for p in found if start < p <= start + epoch)]
         lengths = [b - a for a, b in pairwise(inside)]
@@ -65,6 +72,14 @@ def test_without_epochs_the_growth_alone_decides() -> None:
     found = points(settings_of(2_000, None))
     longest = math.floor(math.log(1.2) / (math.log(1e5) / 1_000))
     assert found == [*range(longest, 1_000, longest), 1_000]
+
+
+def test_epochs_of_few_steps_have_no_test_each() -> None:
+    """Three tests a step apart see the same losses, and patience is for nothing."""
+    for growth in ("exponential", "linear"):
+        without_epochs = points(settings_of(3_000, None, growth=growth))
+        assert points(settings_of(3_000, 1, growth=growth)) == without_epochs
+    assert points(settings_of(3_000, 7))[:4] == [21, 42, 63, 84]  # 1.2x takes 23.75 steps
 
 
 def test_the_regime_of_the_paper_has_tests_at_epoch_ends_alone() -> None:

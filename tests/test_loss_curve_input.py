@@ -201,6 +201,21 @@ def test_what_float32_cannot_hold_is_not_finite_and_no_error(loss: float, weight
     assert reduced(interval) == [LARGEST]
 
 
+class Spread(Tensor):
+    """What tells a DTensor, without ranks."""
+
+    def full_tensor(self) -> Tensor:
+        return self.as_subclass(Tensor)
+
+
+@pytest.mark.parametrize("weight", [1, 2])
+def test_a_loss_that_is_spread_over_ranks_is_refused(weight: int) -> None:
+    interval = interval_of()
+    with pytest.raises(TypeError, match=r"DTensor: pass loss\.full_tensor"):
+        interval.add(torch.tensor(1.0).as_subclass(Spread), weight)
+    assert not interval.is_open
+
+
 @pytest.mark.parametrize(
     ("loss", "error", "said"),
     [

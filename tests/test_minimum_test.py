@@ -136,6 +136,17 @@ def test_an_exploding_end_does_not_hide_the_minimum(factor: float) -> None:
     assert evidence.positions == pytest.approx([0.87] * 5, abs=0.1)
 
 
+@pytest.mark.parametrize("factor", [10.0, 1e3])
+def test_an_exploding_end_does_not_hide_the_minimum_of_a_loss_that_is_exactly_zero(
+    factor: float,
+) -> None:
+    """As a hinge loss is, where every sample has its margin."""
+    rest, end = np.zeros(60), 0.2 * factor ** np.arange(10.0)
+    evidence = weigh(np.concatenate([np.ones(15), np.linspace(1, 0, 15), rest, end]))
+    assert min(evidence.probabilities) > 0.99
+    assert max(evidence.positions) < 0.9
+
+
 def test_many_losses_vote_by_different_subsets_and_few_by_all() -> None:
     curve = np.abs(np.arange(2_000) / 2_000 - 0.9) + noise(2_000)
     assert len(set(weigh(curve).probabilities)) == 5

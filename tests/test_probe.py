@@ -400,9 +400,11 @@ def test_a_probe_without_a_fall_forgets_where_the_sweep_was_to_begin() -> None:
 def test_each_step_of_a_probe_draws_the_same_random_numbers() -> None:
     training = Training()
     drawn: list[float] = []
+    training.model[0].source = torch.Generator()  # as of a layer with a dropout of its own
 
     def take_step() -> float:
-        drawn.append(float(torch.rand(())) + random.random())
+        own = torch.rand((), generator=training.model[0].source)
+        drawn.append(float(own + torch.rand(())) + random.random())
         return 1.0
 
     training.scheduler.probe(training.model, take_step)

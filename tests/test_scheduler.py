@@ -352,6 +352,17 @@ def test_a_run_that_dies_ends_the_warmup_at_the_minimum_of_what_was_finite() -> 
     assert math.log10(scheduler.start_lr or 0) == pytest.approx(-5 + 5 * 0.75, abs=0.1)
 
 
+def test_a_divergence_has_found_no_minimum_though_its_test_is_the_third_positive_one() -> None:
+    losses = valley(400, 0.5)
+    first, second, third = replay(losses, 800, 10).tests[-3:]
+    assert first.positive and second.positive and third.positive
+    losses[second.step :] = math.nan
+    with pytest.warns(UserWarning, match="the run has diverged"):
+        scheduler = replay(losses, 800, 10)
+    assert [test.positive for test in scheduler.tests[-3:]] == [True] * 3
+    assert scheduler.diverged and not scheduler.found_minimum
+
+
 def test_a_run_that_explodes_still_shows_its_minimum() -> None:
     """A tenfold loss every step must not hide the minimum before it."""
     losses = np.where(np.arange(60) < 36, np.linspace(1.0, 0.2, 60), 1.0)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -113,6 +114,11 @@ def test_the_state_is_plain_picklable_and_loads_with_weights_only(fit: str, num_
     file.seek(0)
     assert torch.load(file, weights_only=True).keys() == scheduler.state_dict().keys()
     pickle.loads(pickle.dumps(scheduler.state_dict()))
+
+
+def test_the_state_is_plain_where_the_lr_is_numpys() -> None:
+    scheduler = build(SGD(parameters(), lr=np.sqrt(0.25)))
+    assert type(scheduler.state_dict()["base_lrs"][0]) is float
 
 
 @contextmanager

@@ -195,6 +195,26 @@ def test_before_its_turn_in_a_sequence_it_observes_nothing(saved_after: int) -> 
     assert_same_state(twin.state_dict(), scheduler.state_dict())
 
 
+def test_before_its_turn_in_a_sequence_a_probe_leaves_the_lrs_alone() -> None:
+    runs = []
+    for probed in (False, True):
+        whole, scheduler = in_second_place()
+        if probed:
+            scheduler.begin_at(1e-3)
+            assert scheduler.optimizer.param_groups[0]["lr"] == 0.5
+            take_step = iter([1.0] * 6 + [0.5] * 12).__next__
+            assert scheduler.probe(torch.nn.Linear(1, 1), take_step) is not None
+        lrs = []
+        for step in range(7):
+            lrs.append(scheduler.optimizer.param_groups[0]["lr"])
+            scheduler.optimizer.step()
+            scheduler.observe(loss_of(step))
+            whole.step()
+        runs.append(lrs)
+    assert runs[0][:5] == runs[1][:5] == [0.5] * 5
+    assert runs[0][5] == 1e-5 < runs[1][5] == scheduler.lr_at(0)
+
+
 def test_first_in_a_sequence_it_goes_as_it_does_alone() -> None:
     def build_first() -> AutoWU:
         return AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 40)

@@ -199,6 +199,11 @@ def test_half_waves_are_torchs_warm_restarts(first: int, mult: int) -> None:
     assert curve == pytest.approx(lrs_of_torch(build, STEPS - 1), rel=1e-9)
 
 
+def test_cycles_that_become_shorter_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"cycle_mult must be at least 1, got 0\.5"):
+        cosine_restarts(50, 100, 1.0, cycle_steps=10, cycle_mult=0.5)
+
+
 @pytest.mark.parametrize("num_cycles", [1, 2, 3, 5, 7, 11])
 @pytest.mark.parametrize("num_steps", [10, 77, 210, 1000])
 def test_whole_cycles_end_low_as_half_waves_and_high_as_full_ones(

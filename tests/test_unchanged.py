@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -71,3 +72,48 @@ def test_the_random_state_of_any_device_comes_back(
     assert states["of the device"].item() == 1
     # A checkpoint from before others than CUDA were known goes on.
     set_random_state({key: saved[key] for key in ("python", "numpy", "torch")}, device)
+
+
+@pytest.mark.parametrize("make", [np.random.PCG64, np.random.Philox])
+def test_the_random_state_of_another_generator_of_numpy_comes_back(make: Any) -> None:
+    own = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(make(0))
+        with unchanged(*adagrad(), CPU):
+            drawn = np.random.random(3)
+        assert np.array_equal(np.random.random(3), drawn)
+    finally:
+        np.random.set_bit_generator(own)
+
+
+class Noisy(nn.Linear):
+    """Draws from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.source = torch.Generator().manual_seed(0)
+
+
+def test_the_generators_of_modules_come_back() -> None:
+    network = nn.Sequential(Noisy(), nn.ReLU())
+    source = network[0].source
+    optimizer = torch.optim.SGD(network.parameters())
+    with unchanged(network, optimizer, CPU):
+        drawn = torch.rand(3, generator=source)
+    assert network[0].source is source
+    assert torch.equal(torch.rand(3, generator=source), drawn)
+
+
+def test_what_is_frozen_in_the_block_is_not_frozen_afterwards() -> None:
+    network, optimizer = adagrad()
+    with unchanged(network, optimizer, CPU):
+        network.requires_grad_(False)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_lazy_layers_without_weights_are_refused() -> None:
+    network = nn.Sequential(nn.LazyLinear(2))
+    optimizer = torch.optim.SGD(network.parameters())
+    said = "lazy layers that have no weights yet"
+    with pytest.raises(ValueError, match=said), unchanged(network, optimizer, CPU):
+        pass

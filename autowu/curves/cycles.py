@@ -38,6 +38,9 @@ def cosine_restarts(
         cycle_mult: length of a cycle over that of the one before, at least 1.
         wave: "half" or "full".
 
+    Raises:
+        ValueError: `cycle_mult` is below 1.
+
     >>> [round(cosine_restarts(t, 8, 1.0, num_cycles=2), 4) for t in range(9)]
     [1.0, 0.8536, 0.5, 0.1464, 1.0, 0.8536, 0.5, 0.1464, 0.0]
     >>> [round(cosine_restarts(t, 8, 1.0, num_cycles=2, wave="full"), 4) for t in range(9)]
@@ -45,6 +48,8 @@ def cosine_restarts(
     >>> [round(cosine_restarts(t, 6, 1.0, cycle_steps=2, cycle_mult=2), 4) for t in range(7)]
     [1.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 0.0]
     """
+    if not cycle_mult >= 1.0:
+        raise ValueError(f"cycle_mult must be at least 1, got {cycle_mult}")
     if cycle_steps is None:
         cycles = num_cycles or DEFAULT_NUM_CYCLES
         cycle_steps = num_steps / _in_first_cycles(cycles, cycle_mult)
@@ -98,7 +103,7 @@ def one_cycle(
     From `peak_lr / div_factor` to `peak_lr`, then to `peak_lr / div_factor / final_div_factor`;
     with three phases first back to the start, in as many steps as the rise took. The step of the
     peak is that of PyTorch's `OneCycleLR(total_steps=num_steps + 1)`: `pct_start * (num_steps + 1)
-    - 1`, a real number, so that both agree at every step.
+    - 1`, a real number, so that both agree at every step; where that is below 0 it is 0 here.
 
     Args:
         step: optimizer steps done, real, clamped to [0, num_steps].
