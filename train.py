@@ -141,7 +141,7 @@ def main(arguments: Sequence[str]) -> int:
         # Whatever `resume` was, from here on it is this run that goes on.
         again = [argument for argument in arguments if not argument.startswith("resume=")]
         again += ["resume=auto"] * (settings is not None and settings.resume != "auto")
-        command = shlex.join(["python", "train.py", *again])
+        command = shlex.join(["python", os.path.relpath(__file__), *again])
         if "RANK" in os.environ:
             command = "the same torchrun command" + " with resume=auto" * ("resume=auto" in again)
         how = f", everything is saved; go on: {command}"

@@ -18,7 +18,7 @@ COMMANDS = (show, list_names, replay, plot)
 PROGRAM = "python -m autowu"
 DESCRIPTION = """\
 AutoWU without training: draw schedules, list what there is to train with, look at recorded losses
-and finished runs."""
+and runs."""
 # The extra of pip that a module belongs to; that of everything else is `train`.
 EXTRAS = {
     "matplotlib": "plot",

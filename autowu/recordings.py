@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 class RecordedRun(NamedTuple):
-    """A finished run of train.py."""
+    """A run of train.py, finished or not."""
 
     steps: "np.ndarray"  # (n,) 0, 1, 2, ...: done before each, those that were skipped included
     lrs: "np.ndarray"  # (n,) the learning rate that each step used
     losses: "np.ndarray"  # (n,) may hold NaN and infinity
-    summary: dict[str, Any]  # summary.json
-    scheduler: "AutoWU | None"  # None: the run had another schedule
+    summary: dict[str, Any]  # summary.json; empty before the end of the run
+    # As of the last checkpoint; None: the run has another schedule, or no checkpoint yet.
+    scheduler: "AutoWU | None"
 
 
 def read_losses(
@@ -70,7 +71,7 @@ def read_losses(
 
 
 def read_run(run_dir: str | Path) -> RecordedRun:
-    """Read the directory of a finished run: steps.csv, summary.json and, for AutoWU, last.pt.
+    """Read the directory of a run: steps.csv, summary.json if it is finished, and last.pt.
 
     Raises:
         ValueError: the directory, a file or something in a file is missing; it says what.
@@ -78,14 +79,19 @@ def read_run(run_dir: str | Path) -> RecordedRun:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such directory")
-    for file in ("steps.csv", "summary.json"):
-        if not (run_dir / file).is_file():
-            raise ValueError(f"{run_dir}: not the directory of a finished run, it has no {file}")
-    summary = _read_summary(run_dir / "summary.json")
+    if not (run_dir / "steps.csv").is_file():
+        raise ValueError(f"{run_dir}: not the directory of a run, it has no steps.csv")
+    is_finished = (run_dir / "summary.json").is_file()
+    summary = _read_summary(run_dir / "summary.json") if is_finished else {}
+    if summary.get("schedule") == "lr_range_test":
+        raise ValueError(f"{run_dir}: a range test, which has drawn lr_range_test.png itself")
     steps, lrs, losses = _read_steps(run_dir / "steps.csv")
     scheduler = None
-    if summary["schedule"] == "autowu":
-        scheduler = _read_scheduler(run_dir / "last.pt")
+    checkpoint = run_dir / "last.pt"
+    if summary.get("schedule") == "autowu" or (not is_finished and checkpoint.is_file()):
+        scheduler = _read_scheduler(checkpoint)
+        if is_finished and scheduler is None:
+            raise ValueError(f"{checkpoint}: no state of AutoWU in it, with which the run was made")
     return RecordedRun(steps, lrs, losses, summary, scheduler)
 
 
@@ -187,7 +193,7 @@ def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
             if column not in columns:
                 raise ValueError(f"{path}: no column {column!r}, found {_quoted(columns)}")
         indices = [columns.index(column) for column in ("step", "lr", "loss")]
-        lines = file.readlines()
+        lines = [line for line in file if line.endswith("\n")]  # not one that is being written
     if not lines:
         raise ValueError(f"{path}: a header and no steps")
     try:
@@ -197,7 +203,7 @@ def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-def _read_scheduler(path: Path) -> "AutoWU":
+def _read_scheduler(path: Path) -> "AutoWU | None":
     import torch
 
     from autowu.scheduler import AutoWU
@@ -209,6 +215,8 @@ def _read_scheduler(path: Path) -> "AutoWU":
     # A damaged file can fail in the zip reader, the unpickler or anywhere in between.
     except Exception as error:
         raise ValueError(f"{path}: no scheduler state in it ({type(error).__name__})") from None
+    if "tests" not in state:  # of another schedule
+        return None
     # The optimizer and the length are stand-ins: loading brings the settings with it.
     groups = [{"params": torch.zeros(1, requires_grad=True)} for _ in state["base_lrs"]]
     scheduler = AutoWU(torch.optim.SGD(groups, lr=1.0), total_steps=2)

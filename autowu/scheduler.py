@@ -110,7 +110,8 @@ class AutoWU(LRScheduler):
 
     Args:
         optimizer: any torch optimizer.
-        total_steps: optimizer steps of the whole run, at least 2.
+        total_steps: optimizer steps of the whole run, at least 2. After them the LR stays at the
+            end of the decay, 0 for most, with a warning.
         steps_per_epoch: optimizer steps of an epoch; None: epochs play no part.
         min_lr: LR of the first step, but after a probe the least it can be; 1e-5 (paper).
         max_lr: highest LR; 1.0 (paper). A fixed sweep reaches it after `W` steps, an adaptive one
@@ -530,6 +531,12 @@ class AutoWU(LRScheduler):
             self._step_count += 1
             self.last_epoch += 1
             self._write_lrs()
+        if self.last_epoch == self._total_steps + 1:
+            warnings.warn(
+                f"step {self.last_epoch} of a run of total_steps={self._total_steps}: the decay is"
+                f" over, and the LR stays at {self.lr_at(self.last_epoch):.4g}",
+                stacklevel=2,
+            )
         # Last, so that a test that is interrupted leaves a whole step behind; the next call tests.
         if self._switch_step is None and self.last_epoch >= self._next_test_step:
             self._test(self.last_epoch)

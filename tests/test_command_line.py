@@ -381,15 +381,17 @@ def test_plot_of_something_else_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "no such directory" in error_of(["plot", str(tmp_path / "missing")], capsys)
-    assert "it has no steps.csv" in error_of(["plot", str(tmp_path)], capsys)
+    said = "not the directory of a run, it has no steps.csv"
+    assert said in error_of(["plot", str(tmp_path)], capsys)
     write(tmp_path, as_csv(LOSSES), "steps.csv")
-    assert "it has no summary.json" in error_of(["plot", str(tmp_path)], capsys)
     write(tmp_path, "{", "summary.json")
     assert "summary.json: not valid JSON" in error_of(["plot", str(tmp_path)], capsys)
     write(tmp_path, '{"schedule": "autowu"}', "summary.json")
     assert "has no last.pt" in error_of(["plot", str(tmp_path)], capsys)
     write(tmp_path, "something else", "last.pt")
     assert "last.pt: no scheduler state in it" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, '{"schedule": "lr_range_test"}', "summary.json")
+    assert "has drawn lr_range_test.png itself" in error_of(["plot", str(tmp_path)], capsys)
 
 
 def test_version_and_help_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:

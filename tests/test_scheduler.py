@@ -330,6 +330,21 @@ def test_real_training_decays_from_an_lr_below_the_one_that_stopped_it(
     assert scheduler.start_lr is not None and 1e-4 < scheduler.start_lr < scheduler.tests[-1].lr
 
 
+def test_steps_beyond_the_run_are_said_once() -> None:
+    scheduler = AutoWU(optimizer_of(), 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(20):
+            scheduler.optimizer.step()
+            scheduler.step(1.0)
+    with pytest.warns(UserWarning, match="step 21 of a run of total_steps=20") as caught:
+        for _ in range(20):
+            scheduler.optimizer.step()
+            scheduler.step(1.0)
+    assert len(caught) == 1 and caught[0].filename == __file__
+    assert scheduler.get_last_lr() == [0.0]
+
+
 def test_isolated_losses_that_are_not_finite_are_dropped_and_counted() -> None:
     losses = valley(400, 0.6)
     clean = replay(losses, 800)

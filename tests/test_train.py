@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from autowu import AutoWU, replay
+from autowu.plotting import plot_run
 from autowu.recordings import read_losses
 from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
@@ -167,7 +168,7 @@ def test_a_finished_run_shows_its_result_and_is_left_alone(
     assert "is finished" in output
     assert "test accuracy" in output
     found = json.loads((finished / "summary.json").read_text())["found_minimum"]
-    assert ("no minimum was certain by the cap" in output) is not found
+    assert ("before a minimum was certain" in output) is not found
     assert ("AutoWU found LR" in output) is found
     assert str(finished / "schedule.png") in output
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
@@ -191,7 +192,7 @@ def test_the_line_of_an_epoch_has_the_lr_that_the_next_one_begins_with(
     ("schedule", "found", "diverged", "restored", "expected"),
     [
         ("autowu", True, False, None, "AutoWU found LR 0.02, warmup ended at epoch 4.0 of 10"),
-        ("autowu", False, False, None, "no minimum was certain by the cap of the warmup: decay"),
+        ("autowu", False, False, None, "the longest warmup ended before a minimum was certain"),
         ("autowu", False, True, None, "the sweep diverged: its last losses were not finite"),
         ("autowu", False, True, 30, "the sweep diverged; went on from the weights of step 30"),
         ("warmup_cosine", None, False, None, "peak LR 0.02, warmup ended at epoch 4.0 of 10"),
@@ -340,6 +341,32 @@ def test_resume_from_a_path_leaves_the_source_alone(
     assert (source / "last.pt").read_bytes() == before
     assert run(copy, f"resume={source}") == 0  # the same command once more: it is finished
     assert run(source, f"resume={copy}") == 2  # it holds a run of its own
+
+
+def test_a_run_that_is_saved_more_often_from_now_on_is_the_same_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(1, signal.SIGTERM, patch)
+        assert run(tmp_path / "run") == 143
+    assert run(tmp_path / "run", "checkpoint_every=3") == 0
+    assert_same_run(finished, tmp_path / "run")
+
+
+def test_a_run_can_be_drawn_before_its_end_and_is_drawn_anew_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(2, signal.SIGTERM, patch)
+        assert run(folder) == 143
+    with (folder / "steps.csv").open("a") as file:
+        file.write("47,0.01")  # a line that is being written
+    drawn = plot_run(folder)
+    assert drawn == folder / "schedule.png"
+    early = drawn.read_bytes()
+    assert run(folder) == 0
+    assert drawn.read_bytes() != early
 
 
 def test_other_settings_are_another_run_and_the_same_ones_are_found_again(

@@ -1,4 +1,4 @@
-"""`python -m autowu plot RUN_DIR`: draw a finished run of train.py."""
+"""`python -m autowu plot RUN_DIR`: draw a run of train.py."""
 
 import argparse
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Any
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "plot",
-        help="draw a finished run of train.py",
-        description="Draw a finished run of train.py: the loss, the tests and the learning rate.",
+        help="draw a run of train.py",
+        description="Draw a run of train.py, finished or not: loss, tests and learning rate.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="what train.py wrote")
     parser.add_argument(

@@ -12,11 +12,13 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.settings import SECTIONS, Settings
 
-# Where a run lies, who watches it, where its images lie and how many processes read them.
+# Where a run lies, who watches it, how often it is saved, where its images lie and how many
+# processes read them.
 FREE_TO_CHANGE = (
     "output_dir",
     "name",
     "tracking.",
+    "checkpoint_every",
     "data.root",
     "data.download",
     "data.num_workers",

@@ -33,6 +33,7 @@ from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
 EVALUATION_BATCH = 256  # images of a forward pass of the evaluation, unless training takes more
+MANY_IMAGES = 10_000  # whose decoding takes seconds, and is said
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -372,6 +373,9 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
     if data_set.train.pixels is None:
         if settings["image_size"] is not None:
             return data_set, settings["image_size"]
+        num_images = len(data_set.train.labels) + len(data_set.test.labels)
+        if ranks.is_main and num_images >= MANY_IMAGES:
+            print(f"decoding {num_images:,} images of {name} into memory", flush=True)
         data_set = data_set._replace(
             train=data_sets.decode_all(data_set.train, f"training image of {name}"),
             test=data_sets.decode_all(data_set.test, f"test image of {name}"),

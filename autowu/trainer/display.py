@@ -27,8 +27,13 @@ class Display:
         steps_done: int,
         max_lines: int = 30,
         speaks: bool = True,
+        has_warmup: bool = True,
     ) -> None:
-        """`speaks` is False on all ranks but one, which show nothing."""
+        """`speaks` is False on all ranks but one, which show nothing.
+
+        Without a warmup the lines do not name the phase: it is always the same.
+        """
+        self.has_warmup = has_warmup
         self.speaks = speaks
         self.epochs = epochs
         self.every = math.ceil(epochs / max_lines)
@@ -74,7 +79,7 @@ class Display:
             f"epoch {metrics['epoch']:{width}}/{self.epochs}"
             f"  loss {metrics['train_loss']:.4f}"
             f"  test {metrics['test_accuracy']:5.2f} %"
-            f"  LR {lr:.1e}  {metrics['phase']}"
+            f"  LR {lr:.1e}" + f"  {metrics['phase']}" * self.has_warmup
         )
         if metrics["epoch"] % self.every == 0 or metrics["epoch"] == self.epochs:
             self.say(line)

@@ -185,7 +185,8 @@ def _try_out(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
         images, channels, height, width = shape
         raise ValueError(
             f"model.name={name}: does not train on {'one image' if images == 1 else 'images'} of"
-            f" {width}x{height} pixels with {channels} channels in a forward pass ({reason})"
+            f" {width}x{height} pixels with {channels} channel{'s' * (channels > 1)} in a forward"
+            f" pass ({reason})"
         ) from None
 
 

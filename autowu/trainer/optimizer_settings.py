@@ -315,6 +315,8 @@ def make_settings(name: str) -> type[OptimizerSettings]:
         if key in ("lr", "weight_decay", "adamw_lr") or kind is None:
             continue
         default = None if _is_infinite(each.default) else _plain(each.default)
+        if type(default) is int and kind in (float, float | None):
+            default = float(default)  # as an argument is read, or it would not be the usual one
         entries.append((key, kind, default if not isinstance(default, dict) else dict))
     made = dataclasses.make_dataclass(
         "".join(word.capitalize() for word in name.split("_")) + "Settings",

@@ -30,6 +30,8 @@ class Schedule(Protocol):
     last_epoch: int  # optimizer steps done, without those that the scaler skipped
 
     @property
+    def warmup_steps(self) -> int: ...  # optimizer steps of the warmup, of AutoWU's longest one
+    @property
     def phase(self) -> Phase: ...
     @property
     def switch_step(self) -> int | None: ...  # optimizer steps done when the warmup ended

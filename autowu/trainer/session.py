@@ -55,7 +55,13 @@ def run_to_the_end(
             first_step=progress.step,
             speaks=ranks.is_main,
         )
-    screen = Display(settings.epochs, images.steps_per_epoch, progress.step, speaks=ranks.is_main)
+    screen = Display(
+        settings.epochs,
+        images.steps_per_epoch,
+        progress.step,
+        speaks=ranks.is_main,
+        has_warmup=state.scheduler.warmup_steps > 0,
+    )
     with tracker, screen, explained(state.network):
         while progress.epoch < settings.epochs:
             batches = images.train_batches(progress.epoch, progress.epoch_step)

@@ -6,8 +6,15 @@ import time
 from types import FrameType
 from typing import Any
 
+STDERR = 2  # the file; Python's own writer is not to be called in a handler
+
 # One wish to stop can arrive twice: from Slurm and from torchrun, which passes it on.
 SAME_WISH_SECONDS = 3.0
+
+_HEARD = (
+    f"\ntrain.py: stopping after this step; Ctrl-C once more, in {SAME_WISH_SECONDS:g} seconds or"
+    " later, ends at once and saves nothing\n"
+)
 
 
 class StopSignals:
@@ -36,6 +43,10 @@ class StopSignals:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = number, now
+            # Whoever pressed a key waits for an answer; a step or the data may take long.
+            is_main = os.environ.get("RANK", "0") == "0"
+            if number == signal.SIGINT and is_main and os.isatty(STDERR):
+                os.write(STDERR, _HEARD.encode())
         elif now - self._received_at > SAME_WISH_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

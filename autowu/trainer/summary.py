@@ -14,6 +14,7 @@ from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedules import Schedule
 
+FEW_STEPS = 200  # optimizer steps; below most warmups end at their cap (`experiments/budgets`)
 PACKAGES = (
     "torch",
     "torchvision",
@@ -77,11 +78,12 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
 
 
 def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
-    """Draw the plot unless it is there, and print the result in three lines."""
+    """Draw the plot unless it is there, and print the result in three lines or more."""
     if summary["schedule"] == "lr_range_test":
         print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
-    if not run.plot.exists():
+    # One that was drawn while the run was under way is of before its end.
+    if not run.plot.exists() or run.plot.stat().st_mtime < run.summary.stat().st_mtime:
         from autowu.plotting import plot_run
 
         plot_run(run.path)
@@ -100,7 +102,8 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
         )
     found = "AutoWU found LR" if summary["schedule"] == "autowu" else "peak LR"
     if not summary.get("found_minimum", True) and not summary["diverged"]:
-        found = "no minimum was certain by the cap of the warmup: decay from LR"
+        usual = " (usual in so short a run)" if num_steps < FEW_STEPS else ""
+        found = f"the longest warmup ended before a minimum was certain{usual}: decay from LR"
     if switch_step is None:  # in fp16, where each later step was left out
         result = f"the warmup had not ended when the run did, in {num_steps} steps"
     else:

@@ -146,16 +146,17 @@ def check_shares(settings: Settings, world_size: int) -> None:
     """Raise ConfigError when a batch cannot be shared evenly among the ranks."""
     batch_size, accumulate = settings.data.batch_size, settings.accumulate
     parts = world_size * accumulate
+    ranks = f"{world_size} rank{'s' * (world_size > 1)}"
     if batch_size % parts:
         raise ConfigError(
-            f"data.batch_size={batch_size}: must be a multiple of {parts}: {world_size} ranks times"
+            f"data.batch_size={batch_size}: must be a multiple of {parts}: {ranks} times"
             f" accumulate={accumulate}"
         )
     if (settings.data.mixup or settings.data.cutmix) and batch_size // parts % 2:
         raise ConfigError(
             f"data.batch_size={batch_size}: data.mixup and data.cutmix pair images, so the part of"
-            f" it in a forward pass must be even, and is {batch_size // parts}: {world_size} ranks"
-            f" times accumulate={accumulate}"
+            f" it in a forward pass must be even, and is {batch_size // parts}: {ranks} times"
+            f" accumulate={accumulate}"
         )
 
 

@@ -22,7 +22,8 @@ def name_of(*overrides: str) -> str:
     [
         ("", USUAL),
         ("schedule.decay=wsd_linear", f"{USUAL}-decay=wsd_linear"),
-        ("checkpoint_every=7 device=cpu", f"{USUAL}-device=cpu-checkpoint_every=7"),
+        ("log_every=7 checkpoint_every=7 device=cpu", f"{USUAL}-device=cpu-log_every=7"),
+        ("optimizer.name=rmsprop", USUAL.replace("adamp", "rmsprop")),
         ("schedule.seed=3", f"{USUAL}-schedule.seed=3"),  # there is another `seed`
         ("clip_grad_norm=1 compile=true", f"{USUAL}-clip_grad_norm=1.0-compile=true"),
         ("optimizer.betas=[0.9,0.99]", f"{USUAL}-betas=0.9,0.99"),
