@@ -50,6 +50,11 @@ LINES = {  # of the figure: colour, dashes, marker
     "prodigy": ("tab:purple", ":", "v"),
     "schedulefree": ("tab:orange", "--", "x"),
 }
+LENGTHS = (  # of a run: name, optimizer steps from, and below
+    ("below 30 steps", 0, 30),
+    ("30 to 299 steps", 30, 300),
+    ("300 steps and more", 300, math.inf),
+)
 Row = dict[str, str]
 Budget = tuple[str, int, int]  # task, epochs, batch size
 
@@ -154,13 +159,25 @@ def cifar10_table(rows: list[Row]) -> str:
     return markdown_table([*header, "published AutoWU - tuned, the same"], lines)
 
 
+def by_length(rows: list[Row]) -> str:
+    """Of the README: methods minus the tuned one in short, middling and long runs."""
+    methods = (DEFAULT, "paper", "schedulefree", UNTUNED)
+    lines = []
+    for name, least, end in LENGTHS:
+        chosen = [b for b in all_budgets(rows) if least <= steps_of(b) < end]
+        reached = sum(gap >= -GOAL for gap in mean_gaps(rows, chosen, DEFAULT, TUNED))
+        gaps = (interval_text(mean_gaps(rows, chosen, each, TUNED)) for each in methods)
+        lines.append([name, len(chosen), f"{reached} of {len(chosen)}", *gaps])
+    header = ["runs of", "budgets", f"AutoWU within {GOAL} points"]
+    return markdown_table([*header, *(f"{NAMES[each][0]} - tuned" for each in methods)], lines)
+
+
 def means(rows: list[Row]) -> str:
     """By how much AutoWU is above others, in the mean over budgets, with 95 % intervals."""
     budgets = all_budgets(rows)
     groups = {
-        "below 30 steps": [b for b in budgets if steps_of(b) < 30],
-        "30 to 299 steps": [b for b in budgets if 30 <= steps_of(b) < 300],
-        "300 steps and more": [b for b in budgets if steps_of(b) >= 300],
+        name: [b for b in budgets if least <= steps_of(b) < end] for name, least, end in LENGTHS
+    } | {
         "30 steps and more": [b for b in budgets if steps_of(b) >= 30],
         "CIFAR-10": [b for b in budgets if b[0] == "cifar10"],
         "all": budgets,
@@ -192,11 +209,7 @@ def methods_table(rows: list[Row]) -> str:
     budgets = all_budgets(rows)
     groups: dict[str, list[Budget]] = {}
     for task, name in (("digits", "digits"), ("cifar10", "CIFAR-10")):
-        for length, (least, end) in {
-            "below 30 steps": (0, 30),
-            "30 to 299 steps": (30, 300),
-            "300 steps and more": (300, math.inf),
-        }.items():
+        for length, least, end in LENGTHS:
             chosen = [b for b in budgets if b[0] == task and least <= steps_of(b) < end]
             if chosen:
                 groups[f"{name}, {length}"] = chosen
@@ -301,6 +314,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "means", means(rows))
     put_between_marks(FOLDER / "README.md", "methods", methods_table(rows))
     put_between_marks(ROOT / "README.md", "cifar10", cifar10_table(rows))
+    put_between_marks(ROOT / "README.md", "lengths", by_length(rows))
     figure(rows).savefig(FOLDER / "budgets.png", dpi=110)
 
 
