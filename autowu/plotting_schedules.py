@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,27 @@ MAX_LABEL = 36  # characters, for two labels side by side
 MAX_POINTS = 4000  # of a line; more only merge
 MAX_LINE = 76  # characters of a line of the legend
 MAX_DECADES = 5  # that a log axis reaches below the peak
-# Told apart by colour, by lightness and by dashes; those of an example are shorter still.
+# Told apart by colour, by lightness, by dashes and, from the tenth on, by markers: 63 in all.
+COLORS = ("black", "#0072B2", "#E69F00")
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS = ("", "o", "s", "^", "D", "x", "v")
 LOOKS: list[dict[str, Any]] = [
-    {"color": color, "linestyle": style, "linewidth": width}
-    for style, width in (("-", 1.8), ((0, (6, 2)), 1.8), ((0, (6, 1.5, 1.2, 1.5)), 1.8))
-    for color in ("black", "#0072B2", "#E69F00")
+    {
+        "color": color,
+        "linestyle": dashes,
+        "linewidth": 1.8,
+        "marker": marker,
+        "markerfacecolor": "white",
+        "markersize": 5.5,
+        # As parts of the panel's diagonal; lines that lie on each other have theirs side by side.
+        "markevery": (0.03 + 0.03 * (len(COLORS) * row + column), 0.18),
+    }
+    for marker in MARKERS
+    for row, dashes in enumerate(DASHES)
+    for column, color in enumerate(COLORS)
 ]
+# Examples have the colour of their curve, shorter dashes and, from the fourth on, a marker.
+EXAMPLE_MARKERS = ("", *"|+os^Dxv*ph<>1234PXd")
 
 
 def plot_schedules(curves: Sequence["Curve"], path: str | Path, *, steps_per_epoch: int) -> Path:
@@ -63,7 +77,8 @@ def draw_schedules(axes: Axes, curves: Sequence["Curve"], steps_per_epoch: int) 
     """A line for each schedule; what depends on the losses is dotted, and says what it supposes."""
     some_relative = any(curve.relative for curve in curves)
     all_relative = all(curve.relative for curve in curves)
-    for curve, look in zip(curves, cycle(LOOKS), strict=False):
+    for number, curve in enumerate(curves):
+        look = LOOKS[number % len(LOOKS)]
         label = curve.label
         if curve.relative and not all_relative:
             label += ", LR / peak LR"
@@ -76,8 +91,9 @@ def draw_schedules(axes: Axes, curves: Sequence["Curve"], steps_per_epoch: int) 
             start = curve.example_start / steps_per_epoch
             axes.plot(
                 *_points(curve.example_start, curve.example, steps_per_epoch),
-                color=look["color"],
                 linestyle=(0, (2, 1.2)),
+                marker=EXAMPLE_MARKERS[number // len(COLORS) % len(EXAMPLE_MARKERS)],
+                **{name: look[name] for name in ("color", "markerfacecolor", "markevery")},
                 linewidth=1.4,
                 label=f"{curve.label}: decay, if at epoch {start:.3g} the minimum were found to"
                 f" lie at LR {curve.example[0]:.3g}",

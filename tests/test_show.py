@@ -301,6 +301,15 @@ def test_a_sweep_is_drawn_on_a_log_axis_and_its_example_dashed() -> None:
     assert "if at epoch 4 the minimum were found to lie at LR 0.01" in str(example.get_label())
 
 
+def test_no_two_lines_of_a_figure_look_the_same() -> None:
+    curve = Curve("a", "a", [1.0, 0.5], example_start=1, example=[0.5])
+    looks = [
+        (line.get_color(), str(line._dash_pattern), line.get_marker())  # type: ignore[attr-defined]
+        for line in drawn(*[curve] * 40).lines
+    ]
+    assert len(set(looks)) == len(looks) == 80
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
