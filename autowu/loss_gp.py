@@ -48,11 +48,12 @@ class Posterior(NamedTuple):
 
 
 class SmoothedCurve(NamedTuple):
-    """The GP's view of a loss curve, for people to look at. All float64 (g,), loss units."""
+    """The GP's view of a loss curve, for people to look at. Tensors are float64 (g,)."""
 
     x: Tensor  # grid over [0, 1]; 1 is the end of the curve
-    mean: Tensor
-    std: Tensor  # of f, without the noise
+    mean: Tensor  # loss units
+    std: Tensor  # loss units, of f, without the noise
+    ceiling: float  # loss units; higher losses count as this in the fit
 
 
 class GPModel(gpytorch.models.ExactGP):
@@ -411,6 +412,7 @@ def smooth(
         gp = LossGP("mle", kernel, grid_size)
         beginning = losses[:NUM_BEGINNING]
         x, losses = x[finite], losses[finite]
-        losses = losses.clamp(max=spike_ceiling(losses, beginning))
+        ceiling = spike_ceiling(losses, beginning)
+        losses = losses.clamp(max=ceiling)
         posterior = gp.posterior(x, losses, gp.fit(x, losses))
-        return SmoothedCurve(gp.grid, posterior.mean, posterior.variance.sqrt())
+        return SmoothedCurve(gp.grid, posterior.mean, posterior.variance.sqrt(), ceiling)

@@ -1,7 +1,7 @@
 """The scheduler over a recorded loss curve: no model, no training."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -101,6 +101,22 @@ def replay(
                 continue
         scheduler.step(number)
     return scheduler
+
+
+def follows_decay(scheduler: AutoWU, lrs: Sequence[float]) -> bool:
+    """Whether a replayed run went on as the scheduler would: with the LR that its decay begins at.
+
+    Args:
+        scheduler: that `replay` returned.
+        lrs: the `lrs` that it was given, all of them.
+    """
+    if scheduler.switch_step is None:
+        return True
+    num_rows = min(len(lrs), scheduler.settings.total_steps)
+    first = scheduler.switch_step + num_rows - scheduler.last_epoch  # and those that were skipped
+    if first >= num_rows:
+        return True
+    return math.isclose(lrs[first], scheduler.lr_at(scheduler.switch_step), rel_tol=LR_TOLERANCE)
 
 
 def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:

@@ -55,6 +55,7 @@ def plot_scheduler(
     losses: Numbers | None = None,
     lrs: Numbers | None = None,
     title: str | None = None,
+    other_lrs_after_warmup: bool = False,
 ) -> Path:
     """Draw what a scheduler saw, how it decided, and the learning rate that came of it.
 
@@ -66,6 +67,8 @@ def plot_scheduler(
         losses: (n,) of the whole run; the scheduler's own, those of the warmup, if left out.
         lrs: (n,) used in these steps; the schedule from its start to its end if left out.
         title: a line over the figure.
+        other_lrs_after_warmup: whether the losses after the warmup may have been recorded at other
+            LRs than those of the decay: they are fainter, and play no part in the range shown.
 
     Returns:
         Where the image is.
@@ -88,7 +91,9 @@ def plot_scheduler(
     )
     with matplotlib.rc_context(STYLE):
         figure, panels = _figure((LOSS_HEIGHT, TESTS_HEIGHT, LR_HEIGHT), title)
-        draw_losses(panels[0], steps, losses)
+        draw_losses(
+            panels[0], steps, losses, scheduler.switch_step if other_lrs_after_warmup else None
+        )
         draw_smoothed_loss(panels[0], scheduler)
         draw_tests(panels[1], scheduler.tests, settings.confidence)
         if lrs is None:

@@ -20,9 +20,13 @@ MAX_POINTS = 3000  # more points than that only merge: they are thinned evenly
 MAX_QUANTILE = 1_000_000  # losses that a quantile is taken of; torch refuses 16 million
 MAX_MARKS = 60  # triangles or crosses side by side at the edge of a panel
 FAINT, BAND, STRONG = "0.62", "0.85", "black"  # lightness of points, band and lines
+LATER = "0.82"  # lightness of losses that may have been recorded at other LRs
+OTHER_LRS = "after the warmup, maybe at other LRs"  # label of those
 
 
-def draw_losses(axes: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
+def draw_losses(
+    axes: Axes, steps: np.ndarray, losses: np.ndarray, end: float | None = None
+) -> None:
     """The losses as faint points; a diverging end is cut off rather than flattening the rest.
 
     Losses above the panel become triangles at its upper edge, NaN and infinity crosses.
@@ -30,8 +34,15 @@ def draw_losses(axes: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
     Args:
         steps: (n,) optimizer steps done before each loss.
         losses: (n,).
+        end: losses from this step on, the end of the warmup, may have been recorded at other LRs
+            than the figure shows: they are fainter, and have no part in the range of the panel.
+            None: there are none.
     """
     axes.set_ylabel("training loss")
+    if end is not None:
+        is_later = steps >= end
+        later, later_losses = steps[is_later], losses[is_later]
+        steps, losses = steps[~is_later], losses[~is_later]
     finite = np.isfinite(losses)
     if not finite.any():
         return
@@ -45,23 +56,32 @@ def draw_losses(axes: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
         margin = 0.04 * (high - low) or 0.1 * (abs(high) or 1.0)
         axes.set_ylim(low - margin, high + margin)
     inside, above = finite & (losses <= high), finite & (losses > high)
+    points: dict[str, Any] = {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": float(np.clip(75 / len(losses) ** 0.5, 1.5, 4.0)),
+        "markeredgewidth": 0,
+        "rasterized": len(losses) > 1000,
+    }
     axes.plot(
-        *_thinned(steps[inside], losses[inside]),
-        linestyle="none",
-        marker="o",
-        markersize=float(np.clip(75 / len(losses) ** 0.5, 1.5, 4.0)),
-        markeredgewidth=0,
-        color=FAINT,
-        rasterized=len(losses) > 1000,
-        label="loss of a step",
+        *_thinned(steps[inside], losses[inside]), color=FAINT, label="loss of a step", **points
     )
+    if end is not None:
+        is_shown = later_losses <= axes.get_ylim()[1]  # NaN is not
+        if is_shown.any():
+            axes.plot(
+                *_thinned(later[is_shown], later_losses[is_shown]),
+                color=LATER,
+                label=OTHER_LRS,
+                **points,
+            )
     at_edge = axes.get_xaxis_transform()  # x in steps, y from 0 at the bottom to 1 at the top
     for selected, marker, label in ((above, "^", "above the panel"), (~finite, "x", "not finite")):
         if selected.any():
-            shown = _spread(steps[selected], (steps[-1] - steps[0]) / MAX_MARKS)
+            marked = _spread(steps[selected], (steps[-1] - steps[0]) / MAX_MARKS)
             axes.plot(
-                shown,
-                np.full(len(shown), 0.98),
+                marked,
+                np.full(len(marked), 0.98),
                 linestyle="none",
                 marker=marker,
                 markersize=5,
@@ -74,7 +94,8 @@ def draw_losses(axes: Axes, steps: np.ndarray, losses: np.ndarray) -> None:
 def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
     """The GP's mean over the warmup, and the band of two standard deviations around it.
 
-    On a log axis both are cut off at half of the lowest loss of the warmup.
+    On a log axis both are cut off at half of the lowest loss of the warmup. Where losses count as
+    less than they are, a thin line is the most that they count as.
     """
     losses = scheduler.losses
     try:
@@ -89,6 +110,16 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
         floor = 0.5 * float(positive.min())
         mean, low, high = (np.maximum(each, floor) for each in (mean, low, high))
     axes.plot(steps, mean, color=STRONG, linewidth=1.4, label="GP mean, ±2 sd")
+    finite = losses[losses.isfinite()]
+    if float(finite.max()) > curve.ceiling:
+        axes.plot(
+            [scheduler.first_step, scheduler.first_step + len(losses)],
+            [curve.ceiling] * 2,
+            color="0.3",
+            linestyle=(0, (1, 1.5)),
+            linewidth=1.0,
+            label=f"the GP takes higher losses for {curve.ceiling:.3g}",
+        )
     # The band lies under the points and its edges over them, so that neither hides the other.
     axes.fill_between(steps, low, high, color=BAND, linewidth=0, zorder=1)
     for edge in (low, high):
@@ -181,14 +212,14 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
     reason = "" if scheduler.found_minimum else "no minimum is certain by the cap, "
     if scheduler.diverged:
         reason = "the run diverged, "
-    reached = scheduler.tests[-1].lr if scheduler.tests else scheduler.start_lr
+    reached = scheduler.lr_at(scheduler.switch_step - 1)
     return [
         Line2D(
             [],
             [],
             **solid,
             label=f"{reason}warmup ends at "
-            f"{_place(scheduler.switch_step, steps_per_epoch)}, LR {reached:.3g}",
+            f"{_place(scheduler.switch_step, steps_per_epoch)}, last LR {reached:.3g}",
         ),
         Line2D(
             [],

@@ -165,8 +165,27 @@ def test_the_text_lists_the_tests_and_ends_with_the_verdict(
     assert header.split()[:3] == ["step", "epoch", "LR"]
     assert [int(line.split()[0]) for line in tests] == [test.step for test in expected.tests]
     assert sum(" yes " in line for line in tests) == sum(t.positive for t in expected.tests)
+    used = [f"{1e-5 * 1e5 ** ((test.step - 1) / 40):.3g}" for test in expected.tests]
+    assert [line.split()[2] for line in tests] == used  # of the last step before the test
     assert verdict.startswith(f"the warmup ends after step {expected.switch_step} of 80")
     assert f"LR {expected.start_lr:.4g}" in verdict
+
+
+def test_lengths_that_are_seldom_meant_are_a_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_lines(LOSSES))
+    expected = replay(LOSSES[:60], 60, STEPS_PER_EPOCH)
+    options = ["--total-steps", "60", "--steps-per-epoch"]
+    assert main(["replay", file, *options, str(STEPS_PER_EPOCH)]) == 0
+    output = capsys.readouterr()
+    left_out = "80 losses, of which the last 20 lie after --total-steps 60 and are left out"
+    assert output.err == f"python -m autowu replay: warning: {left_out}\n"
+    assert f"the warmup ends after step {expected.switch_step} of 60" in output.out
+    assert main(["replay", file, *options, "61"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert left_out in first
+    assert "--steps-per-epoch 61 is more than --total-steps 60: the run ends within" in second
 
 
 def test_rows_of_skipped_steps_are_counted_in_a_line(
@@ -187,6 +206,9 @@ def test_equal_probabilities_are_one_number_and_others_are_all_there(
     for options, num_shown in (([], {1}), (["--num-posterior-samples", "8"], {1, 5})):
         assert main(["replay", file, *RUN, *options]) == 0
         _, *tests, _ = capsys.readouterr().out.splitlines()
+        if max(num_shown) > 1:
+            said = "P(fall is over): 5 random subsets of 8 losses vote, and the majority decides"
+            assert tests.pop().startswith(said)
         shown = [line.split("  yes ")[0].split("  no ")[0].split()[3:] for line in tests]
         assert {len(probabilities) for probabilities in shown} == num_shown
 

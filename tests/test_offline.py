@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD
 
 from autowu import AutoWU, Phase, replay
-from autowu.offline import OtherSweepError
+from autowu.offline import OtherSweepError, follows_decay
 from autowu.settings import PAPER
 from tests.helpers import assert_same_state
 
@@ -42,6 +42,21 @@ def test_a_replay_equals_stepping_by_hand(num_losses: int, settings: dict[str, A
     losses = LOSSES[:num_losses]
     replayed = replay(losses, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
     assert_same_state(replayed.state_dict(), step_by_hand(losses, **settings).state_dict())
+
+
+def test_a_record_follows_the_decay_if_it_goes_on_with_the_lr_that_the_decay_begins_at() -> None:
+    scheduler = replay(LOSSES, TOTAL_STEPS)
+    assert scheduler.switch_step is not None and scheduler.start_lr is not None
+    sweep = [min(1.0, 1e-5 * 1e5 ** (step / 40)) for step in range(TOTAL_STEPS)]
+    run = sweep[: scheduler.switch_step] + [scheduler.start_lr] * TOTAL_STEPS
+    assert not follows_decay(replay(LOSSES, TOTAL_STEPS, lrs=sweep), sweep)
+    assert follows_decay(replay(LOSSES, TOTAL_STEPS, lrs=run[:TOTAL_STEPS]), run)
+    with_skipped = [run[0], run[0], *run]  # two rows that a GradScaler skipped
+    losses = [LOSSES[0], LOSSES[0], *LOSSES][:TOTAL_STEPS]
+    replayed = replay(losses, TOTAL_STEPS, lrs=with_skipped[:TOTAL_STEPS])
+    assert replayed.last_epoch == TOTAL_STEPS - 2
+    assert follows_decay(replayed, with_skipped)
+    assert follows_decay(replay(LOSSES[:5], TOTAL_STEPS, lrs=sweep[:5]), sweep[:5])
 
 
 def test_the_losses_may_come_in_any_container() -> None:

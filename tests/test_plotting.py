@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from autowu import AutoWU, replay
 from autowu.__main__ import main
-from autowu.loss_gp import smooth
+from autowu.loss_gp import NUM_BEGINNING, smooth
 from autowu.plotting import plot_run, plot_scheduler
 from autowu.plotting_panels import loss_limits, needs_log_scale
 
@@ -132,8 +132,61 @@ def test_both_vertical_lines_stand_where_the_legend_says(
         ]
         assert vertical == pytest.approx([switch, origin])
     ends, starts = marks(figure)
-    assert ends.startswith(f"warmup ends at step {switch} (epoch {switch / 10:.2f})")
+    used = 1e-5 * 1e5 ** ((switch - 1) / 40)  # not that of the step that the sweep did not take
+    assert ends == f"warmup ends at step {switch} (epoch {switch / 10:.2f}), last LR {used:.3g}"
     assert f"LR {start_lr:.3g}, that of step {origin:.0f} " in starts
+
+
+def write_rows(path: Path, losses: Any, lrs: Any = None) -> str:
+    rows = [f"{loss!r}" for loss in losses]
+    if lrs is not None:
+        rows = ["loss,lr", *(f"{row},{lr!r}" for row, lr in zip(rows, lrs, strict=True))]
+    path.write_text("\n".join(rows))
+    return str(path)
+
+
+@pytest.mark.parametrize("lrs", ["none", "of the sweep to its end", "of the run"])
+def test_losses_that_did_not_meet_the_lrs_of_the_decay_are_faint_and_leave_the_range_alone(
+    lrs: str, tmp_path: Path, figures: list[Figure]
+) -> None:
+    switch = finished().switch_step
+    assert switch is not None
+    losses = [*LOSSES[:switch].tolist(), *np.linspace(0.2, 17.0, TOTAL_STEPS - switch).tolist()]
+    recorded = {
+        "none": None,
+        "of the sweep to its end": [min(1.0, 1e-5 * 1e5 ** (t / 40)) for t in range(TOTAL_STEPS)],
+        "of the run": [finished().lr_at(t) for t in range(TOTAL_STEPS)],
+    }[lrs]
+    file = write_rows(tmp_path / "losses.csv", losses, recorded)
+    image = str(tmp_path / "out.png")
+    assert main(["replay", file, "--total-steps", "80", "--plot", image]) == 0
+    axes = figures[0].axes[0]
+    top = axes.get_ylim()[1]
+    shown = line(axes, "loss of a step")[0]
+    if lrs == "of the run":
+        assert top > 15 and shown.max() == TOTAL_STEPS - 1
+        assert not any("other LRs" in label for label in labels(axes))
+    else:
+        assert top < 1 and shown.max() < switch
+        later = line(axes, "after the warmup, maybe at other LRs")
+        assert later[0].min() == switch and later[1].max() <= top
+        assert "above the panel" not in labels(axes)
+
+
+def test_a_ceiling_of_the_losses_is_shown_where_some_lie_above_it(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    losses = LOSSES + 2.0 * np.exp(-np.arange(TOTAL_STEPS))  # the first lie far above
+    plot_scheduler(replay(losses, TOTAL_STEPS), tmp_path / "run.png")
+    plot_scheduler(finished(), tmp_path / "run.png")
+    first, second = (figure.axes[0] for figure in figures)
+    _, ceiling = line(first, "the GP takes higher losses for ")
+    warmup = losses[: replay(losses, TOTAL_STEPS).switch_step]
+    median, low = np.quantile(warmup, [0.5, 0.05])
+    expected = max(median + 5 * (median - low), np.median(warmup[:NUM_BEGINNING]))
+    assert ceiling == pytest.approx([expected] * 2, rel=1e-6)
+    assert max(warmup) > expected
+    assert not any("higher losses" in label for label in labels(second))
 
 
 @pytest.mark.parametrize("growth", ["exponential", "linear"])

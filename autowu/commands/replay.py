@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -49,8 +50,9 @@ def run(options: argparse.Namespace) -> None:
     if paper and settings["steps_per_epoch"] is None:
         raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
     losses, lrs = read_losses(file, column, with_lrs=not settings.pop("ignore_lr"))
+    num_recorded, total_steps = len(losses), settings["total_steps"]
 
-    from autowu.offline import OtherSweepError, advice, replay
+    from autowu.offline import OtherSweepError, advice, follows_decay, replay
     from autowu.settings import PAPER
 
     try:
@@ -60,21 +62,42 @@ def run(options: argparse.Namespace) -> None:
             f"{error.difference}; {advice(_flags(error.fitting))}; or the losses alone, with"
             " --ignore-lr"
         ) from None
+    _warn_of_lengths(num_recorded, total_steps, settings["steps_per_epoch"])
     if plot:
         from autowu.plotting import plot_scheduler
 
-        plot = plot_scheduler(scheduler, plot, losses=losses[: settings["total_steps"]])
+        losses = losses[:total_steps]
+        if lrs is not None and follows_decay(scheduler, lrs):
+            plot = plot_scheduler(scheduler, plot, losses=losses, lrs=lrs[:total_steps])
+        else:
+            plot = plot_scheduler(scheduler, plot, losses=losses, other_lrs_after_warmup=True)
     if as_json:
-        print(json.dumps(to_dict(scheduler, len(losses), plot), indent=2, allow_nan=False))
+        print(json.dumps(to_dict(scheduler, num_recorded, plot), indent=2, allow_nan=False))
         return
     if "first_lr" not in settings and scheduler.lr_at(0) > scheduler.settings.min_lr:
         print(f"the sweep begins at LR {scheduler.lr_at(0):.6g}, the first of the column lr")
-    num_skipped = min(len(losses), settings["total_steps"]) - scheduler.last_epoch
+    num_skipped = min(num_recorded, total_steps) - scheduler.last_epoch
     if num_skipped:
         print(f"{num_skipped} rows with the LR of the next one: steps that a GradScaler skipped")
     print(to_text(scheduler))
     if plot:
         print(f"plot {plot}")
+
+
+def _warn_of_lengths(num_losses: int, total_steps: int, steps_per_epoch: int | None) -> None:
+    """A line on the standard error for what is legal and seldom meant."""
+    if num_losses > total_steps:
+        warnings.warn(
+            f"{num_losses:,} losses, of which the last {num_losses - total_steps:,} lie after"
+            f" --total-steps {total_steps} and are left out",
+            stacklevel=2,
+        )
+    if steps_per_epoch is not None and steps_per_epoch > total_steps:
+        warnings.warn(
+            f"--steps-per-epoch {steps_per_epoch} is more than --total-steps {total_steps}: the run"
+            " ends within its first epoch",
+            stacklevel=2,
+        )
 
 
 def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> dict[str, Any]:
@@ -95,7 +118,7 @@ def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> d
             {
                 "step": test.step,
                 "epoch": _epoch(test.step, settings.steps_per_epoch),
-                "lr": test.lr,
+                "lr": scheduler.lr_at(test.step - 1),  # of the last step before the test
                 "probabilities": list(test.probabilities),
                 "positive": test.positive,
                 "lr_at_minimum": test.lr_at_minimum,
@@ -141,9 +164,17 @@ def _test_lines(scheduler: "AutoWU") -> list[str]:
         are_equal = len(set(test.probabilities)) == 1  # of one subset, that of all losses
         shown = test.probabilities[:1] if are_equal else test.probabilities
         probabilities = " ".join(f"{p:.3f}" for p in shown)
+        lr = scheduler.lr_at(test.step - 1)  # the last that these losses have met
         lines.append(
-            f"{test.step:>9}  {epoch:>7}  {test.lr:>9.3g}  {probabilities:<{width}}  "
+            f"{test.step:>9}  {epoch:>7}  {lr:>9.3g}  {probabilities:<{width}}  "
             f"{'yes' if test.positive else 'no':<8}  {test.lr_at_minimum:.3g}"
+        )
+    settings = scheduler.settings
+    if any(len(set(test.probabilities)) > 1 for test in scheduler.tests):
+        lines.append(
+            f"P(fall is over): {settings.num_tests} random subsets of"
+            f" {settings.num_posterior_samples} losses vote, and the majority decides; one number"
+            " where all say the same"
         )
     return lines
 
