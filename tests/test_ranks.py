@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_data import write_image_folders, write_parquet
-from tests.launch import TRAIN, finish, free_port, start, train
+from tests.launch import TRAIN, Process, finish, free_port, start, train
 from tests.test_train import assert_same_run, metrics_of
 
 pytestmark = pytest.mark.xdist_group("ranks")  # they share runs, so one worker takes them all
@@ -200,7 +200,7 @@ def kill_after(num_rows: int, settings: list[str], folder: Path, world_size: int
     finish(processes)
 
 
-def wait_for_rows(folder: Path, count: int, processes: list[subprocess.Popen[str]]) -> None:
+def wait_for_rows(folder: Path, count: int, processes: list[Process]) -> None:
     """Until steps.csv has so many rows and a checkpoint is there."""
     until = time.monotonic() + 60
     while time.monotonic() < until and all(process.poll() is None for process in processes):
