@@ -118,7 +118,7 @@ def to_dict(scheduler: "AutoWU", num_losses: int, plot: Path | None = None) -> d
             {
                 "step": test.step,
                 "epoch": _epoch(test.step, settings.steps_per_epoch),
-                "lr": scheduler.lr_at(test.step - 1),  # of the last step before the test
+                "lr": test.lr,
                 "probabilities": list(test.probabilities),
                 "positive": test.positive,
                 "lr_at_minimum": test.lr_at_minimum,
