@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from autowu.plotting import STYLE
 from experiments.collect import Row
 from experiments.report import read_results
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 
 TITLES = {  # of the rows of Tables 1 to 4, by the beginning of their configs' names
     "cifar10_resnet18_adamp": "CIFAR-10, ResNet-18, AdamP",
@@ -138,7 +138,7 @@ def draw_accuracies(rows: Sequence[Row], label: Label, path: Path) -> None:
             axes.set(title=TITLES.get(stem, stem))
         panels[0].set_ylabel("test accuracy, %")
         shared_legend(figure, panels, len(stems))
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def draw_line(axes: Axes, rows: Sequence[Row], source: str, name: str, **look: Any) -> None:

@@ -230,7 +230,8 @@ def report(
     (into / "summary.md").write_text(to_markdown(lines) + "\n", encoding="utf-8")
     num_done = sum(row["status"] == "done" for row in merged if row["source"] == "ours")
     num_ours = sum(row["source"] == "ours" for row in merged)
-    return [*notes, f"{path}: {num_done} of {num_ours} cells are done"]
+    written = [str(into / name) for name in ("summary.csv", "summary.md")]
+    return [*notes, f"{path}: {num_done} of {num_ours} cells are done", *written]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,11 +1,19 @@
-"""What the experiments share: rows in CSV files, Markdown tables in READMEs, intervals."""
+"""What the experiments share: rows in CSV files, Markdown tables in READMEs, intervals.
+
+What writes a table or a figure says into which file, in a line.
+"""
 
 import csv
 import math
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from experiments.results import shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def commit() -> str:
@@ -73,6 +81,13 @@ def put_between_marks(path: Path, mark: str, text: str) -> None:
     before, rest = path.read_text(encoding="utf-8").split(begin)
     after = rest.split(end)[1]
     path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    print(f"{shown(path)}: {mark}")
+
+
+def save_figure(figure: "Figure", path: Path, dpi: int) -> None:
+    """Write a picture."""
+    figure.savefig(path, dpi=dpi)
+    print(shown(path))
 
 
 def wilson_interval(count: int, n: int) -> tuple[float, float]:

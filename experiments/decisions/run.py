@@ -32,6 +32,7 @@ from experiments.tables import (
     markdown_table,
     put_between_marks,
     read_rows,
+    save_figure,
     write_rows,
 )
 
@@ -161,7 +162,7 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
         panels[0].set_ylabel("LR the decay starts from")
         panels[0].set_ylim(1e-5, 2)
         panels[0].legend(fontsize=8)
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def report(rows: list[dict[str, str]]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from autowu.probe import NUM_SAMPLES
 from autowu.settings import PAPER
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import bars
 from experiments.training.methods import AUTOWU, UNTUNED, warmup_cosine
@@ -129,7 +129,7 @@ def report(rows: list[dict[str, str]]) -> None:
     }
     for row in rows:
         groups[row["condition"]][row["method"]].append(float(row["test_accuracy"]))
-    bars(groups).savefig(FOLDER / "divergence.png", dpi=110)
+    save_figure(bars(groups), FOLDER / "divergence.png", dpi=110)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from autowu.plotting import STYLE
 from experiments.collect import Row
 from experiments.paper import LOOKS, cell_text, mean_and_deviation, rows_option, with_looks
 from experiments.report import read_results
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 
 FOLDER = Path(__file__).parent
 VARIANT = re.compile(r"lr(?P<lr>.+)-warmup(?P<warmup>.+)")
@@ -86,7 +86,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_xticks([], minor=True)
         axes.set(xlabel="peak LR", xlim=ends, ylabel="test accuracy, %")
         figure.legend(loc="outside right upper")
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def main() -> None:

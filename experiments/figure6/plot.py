@@ -16,7 +16,7 @@ from experiments.collect import Row
 from experiments.curves import draw_curves, of_configs, read_points
 from experiments.paper import cell_text, full_budget, mean_and_deviation
 from experiments.report import read_results
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 
 FOLDER = Path(__file__).parent
 NAMES = {
@@ -56,7 +56,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_yticks(range(len(NAMES)), list(NAMES.values()))
         axes.set(xlabel="test accuracy, %", xlim=(20, 80), ylim=(len(NAMES) - 0.5, -0.5))
         figure.legend(loc="outside upper right")
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def main() -> None:

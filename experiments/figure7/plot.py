@@ -20,6 +20,7 @@ from experiments.paper import (
     with_looks,
 )
 from experiments.report import read_results
+from experiments.tables import save_figure
 
 FOLDER = Path(__file__).parent
 
@@ -67,7 +68,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             axes.set_xlim(sizes[0] / 1.2, sizes[-1] * 1.2)
         mark_batch_sizes(axes, rows)
         figure.legend(title="max_warmup_fraction", loc="outside right upper")
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.language_model.run import PROBED
-from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 
 FOLDER = Path(__file__).parent
 HEADLINE, BASELINE = PROBED, "warmup_cosine"
@@ -101,7 +101,7 @@ def draw(rows: Sequence[Row], curves: Sequence[Row], path: Path) -> None:
         draw_curves(upper, lower, curves, best_peak_lr(rows))
         right.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
         right.align_ylabels()
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def draw_validation(axes: Axes, rows: Sequence[Row]) -> None:

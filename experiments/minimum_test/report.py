@@ -20,10 +20,12 @@ from experiments.minimum_test.curves import SHAPES, noisy_losses, true_losses
 from experiments.minimum_test.live import RESULTS as LIVE
 from experiments.minimum_test.live import count_outcomes
 from experiments.minimum_test.run import LABELS
+from experiments.results import shown
 from experiments.tables import (
     markdown_table,
     put_between_marks,
     read_rows,
+    save_figure,
     wilson_interval,
     write_rows,
 )
@@ -197,7 +199,7 @@ def draw(rows: Rows, path: Path) -> None:
         for axes, name in zip(panels.flat, SHAPES, strict=False):
             _draw_shape(axes, name, rows)
         _draw_rates(panels.flat[len(SHAPES)], rows)
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def _draw_shape(axes: Axes, name: str, rows: Rows) -> None:
@@ -248,6 +250,7 @@ def main() -> None:
         FOLDER / "summary.csv",
         [dict(zip(names, key, strict=True)) | summarize(cell) for key, cell in by_cell.items()],
     )
+    print(shown(FOLDER / "summary.csv"))
     by_row = group(rows, "method", "shape", "total_steps")
     table_rows = [
         dict(zip(("method", "shape", "total_steps"), key, strict=True)) | summarize(cell)

@@ -28,7 +28,14 @@ from autowu.minimum_test import weigh_evidence
 from experiments.minimum_test.curves import SHAPES, noisy_losses
 from experiments.overhead.published_test import published_test
 from experiments.results import add_results_option, is_committed, refuse_tables_of_others
-from experiments.tables import commit, done_rows, markdown_table, put_between_marks, write_rows
+from experiments.tables import (
+    commit,
+    done_rows,
+    markdown_table,
+    put_between_marks,
+    save_figure,
+    write_rows,
+)
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.csv"
@@ -169,7 +176,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         right.set(xlabel="times ExponentialLR.step()", title="a step without a test")
         right.set_xlim(0, max(2.3, 1.25 * max(v + a for v, a in zip(values, above, strict=True))))
         right.invert_yaxis()
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -28,7 +28,7 @@ from autowu.plotting import STYLE
 from experiments.report import compare
 from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU, EARLIER_GROWTH, warmup_cosine
 from experiments.training.summary import mean_text
@@ -414,7 +414,7 @@ def report(rows: list[Row]) -> None:
     put_between_marks(FOLDER / "README.md", "slower", searched_table(rows, tuple(SLOWER)))
     put_between_marks(FOLDER / "README.md", "apart", apart_table(rows))
     put_between_marks(FOLDER / "README.md", "baseline", baseline_table(rows))
-    figure(rows).savefig(FOLDER / "overshoot.png", dpi=110)
+    save_figure(figure(rows), FOLDER / "overshoot.png", dpi=110)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from autowu.plotting import STYLE
 from autowu.probe import NUM_SAMPLES
 from experiments.sweep.run import RESULTS as SWEEP
-from experiments.tables import done_rows, markdown_table, put_between_marks
+from experiments.tables import done_rows, markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 
 FOLDER = Path(__file__).parent
@@ -227,7 +227,7 @@ def figure(rows: Sequence[Row], peaks: dict[tuple[str, str], list[float]]) -> Fi
 def report(rows: list[Row]) -> None:
     peaks = best_peaks(done_rows(SWEEP))
     put_between_marks(FOLDER / "README.md", "table", table(rows, peaks))
-    figure(rows, peaks).savefig(FOLDER / "probe.png", dpi=110)
+    save_figure(figure(rows, peaks), FOLDER / "probe.png", dpi=110)
 
 
 def main() -> None:

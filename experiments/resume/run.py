@@ -21,7 +21,7 @@ import torch
 from matplotlib.figure import Figure
 
 from experiments.results import add_results_option, is_committed
-from experiments.tables import commit, markdown_table, put_between_marks, write_rows
+from experiments.tables import commit, markdown_table, put_between_marks, save_figure, write_rows
 from tests.launch import finish, start
 
 FOLDER = Path(__file__).parent
@@ -187,7 +187,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set_title(f"{world} process" + ("es, gloo" if world > 1 else ""), fontsize=10)
         axes.set_xlabel("session, ended by SIGKILL (x: inside a save)", fontsize=8)
     figure.axes[0].set_ylabel("optimizer steps")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from experiments.tables import (
     markdown_table,
     put_between_marks,
     read_rows,
+    save_figure,
 )
 
 FOLDER = Path(__file__).parent
@@ -133,7 +134,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.set(xlabel="budget in epochs", ylabel="test accuracy, %, mean ± sd of 3 seeds")
         axes.legend()
         axes.grid(color="0.92")
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
 
 
 def key_of(cell: tuple[int, str, int]) -> tuple[str, str, str]:

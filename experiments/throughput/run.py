@@ -40,7 +40,14 @@ from autowu.trainer.schedule_settings import AutoWUSettings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from experiments.results import add_results_option, is_committed, refuse_tables_of_others
-from experiments.tables import commit, done_rows, markdown_table, put_between_marks, write_rows
+from experiments.tables import (
+    commit,
+    done_rows,
+    markdown_table,
+    put_between_marks,
+    save_figure,
+    write_rows,
+)
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.csv"
@@ -303,7 +310,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [label(row) for row in rows], fontsize=8)
     axes.set_xlabel("trainer / bare loop: images a second, median and quartiles")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def not_run_rows(done: Sequence[Row]) -> list[Row]:
