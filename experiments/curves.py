@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from autowu.plotting import STYLE
 from experiments.collect import ReportError, Row, find_runs, run_row
 from experiments.paper import TITLES, full_budget, row_of, say_not_run, shared_legend
-from experiments.tables import read_rows, write_rows
+from experiments.results import shown
+from experiments.tables import read_rows, save_figure, write_rows
 
 NUM_POINTS = 200  # of the LR and the loss of a run
 IDENTITY = ("config", "method", "epochs", "batch_size", "seed", "data", "commit", "device")
@@ -72,6 +73,7 @@ def draw_curves(
     panels: Sequence[str],
     path: Path,
     titles: Sequence[str] = (),
+    smooth_epochs: float = 0.0,
 ) -> None:
     """One column of panels for each value of `columns`, one line for each of `lines`.
 
@@ -82,6 +84,7 @@ def draw_curves(
         path: of the picture.
         titles: of the columns, also of those without a point, whose panels say `not run`; by
             default those of the points.
+        smooth_epochs: the loss is a mean over so many epochs around each point.
     """
     seed = min((point["seed"] for point in points), key=int, default="")
     points = [point | {"row": row_of(point["config"])} for point in points if point["seed"] == seed]
@@ -105,6 +108,8 @@ def draw_curves(
                         and (point[columns], point[lines]) == (title, name)
                     ]
                     line = [(float(p["epoch"]), float(p[panel])) for p in chosen if p[panel]]
+                    if panel == "loss":
+                        line = smoothed(line, smooth_epochs)
                     if line:
                         axes.plot(*zip(*line, strict=True), label=name, **_look(index, len(names)))
                 if not axes.lines:
@@ -116,14 +121,26 @@ def draw_curves(
         for axes, panel in zip(grid[:, 0], panels, strict=True):
             axes.set_ylabel(PANELS[panel])
         shared_legend(figure, grid.flat, len(titles), lines.replace("_", " "))
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path, dpi=150)
+
+
+def smoothed(line: Sequence[tuple[float, float]], width: float) -> list[tuple[float, float]]:
+    """Each value the mean of those that are at most half of `width` away.
+
+    >>> smoothed([(0.0, 1.0), (1.0, 2.0), (2.0, 6.0)], 2.0)
+    [(0.0, 1.5), (1.0, 3.0), (2.0, 4.0)]
+    """
+    return [
+        (x, statistics.fmean(y for other, y in line if abs(other - x) <= width / 2))
+        for x, _ in line
+    ]
 
 
 def _look(index: int, count: int) -> dict[str, Any]:
     """Lines from light to dark, so that the order of batch sizes shows."""
-    dashes = ("-", (0, (4, 2)), (0, (1, 1.2)), "-.")
-    grey = 0.65 * (1 - index / max(count - 1, 1))
-    return {"color": str(grey), "linestyle": dashes[index % len(dashes)], "linewidth": 1.3}
+    dashes = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
+    color = matplotlib.colormaps["plasma"](0.82 * (1 - index / max(count - 1, 1)))
+    return {"color": color, "linestyle": dashes[index % len(dashes)], "linewidth": 1.6}
 
 
 def of_configs(
@@ -177,4 +194,5 @@ def read_points(description: str | None, folder: Path) -> tuple[list[Row], Path]
         raise SystemExit(f"{folder.name}: {error}") from None
     if options.folders and points:
         write_rows(options.curves, points)
+        print(shown(options.curves))
     return points, options.output

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.optim import SGD
 
 from autowu import AutoWU
@@ -29,8 +30,16 @@ from experiments.sweep.run import PARTS, simulated_cells
 from experiments.sweep.run import cells as sweep_cells
 from experiments.sweep.simulation import final_loss
 from experiments.sweep.variants import VARIANTS, HeldSweep
-from experiments.tables import append_row, done_rows, read_rows, write_rows
+from experiments.tables import (
+    append_row,
+    done_rows,
+    put_between_marks,
+    read_rows,
+    save_figure,
+    write_rows,
+)
 from experiments.training.cells import add_not_run, run_cells
+from experiments.training.figures import dots, rows_of_dots
 from experiments.training.summary import mean_text
 from experiments.training.tasks import digits
 from experiments.training.trial import Recipe, train
@@ -291,6 +300,45 @@ def test_help_and_a_wrong_argument_do_no_work(
     assert "usage:" in (printed.err if status else printed.out)
     if module in ROWS_KEPT and not status:
         assert "--results FILE" in printed.out
+
+
+def test_what_writes_a_table_or_a_figure_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("<!-- a -->\nold\n<!-- end of a -->\n")
+    put_between_marks(tmp_path / "README.md", "a", "new")
+    save_figure(Figure(), tmp_path / "a.png", dpi=20)
+    assert Path("README.md").read_text() == "<!-- a -->\nnew\n<!-- end of a -->\n"
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out == "README.md: a\na.png\n"
+
+
+def test_dots_have_means_whiskers_of_one_deviation_and_a_mark_where_the_scale_changes() -> None:
+    looks = {"a": ("o", "black"), "b": ("s", "black")}
+    (axes,) = dots({"x": {"a": [-9.0, -11.0], "b": [1.0]}, "y": {"a": [0.0]}}, looks, "c").axes
+    first, second = (container.lines for container in axes.containers)  # type: ignore[attr-defined]
+    assert first[0].get_xdata() == pytest.approx([-10.0, 0.0])
+    (whiskers,) = first[2]
+    assert [line[:, 0].tolist() for line in whiskers.get_segments()] == [
+        pytest.approx([-10.0 - 2**0.5, -10.0 + 2**0.5]),
+        [0.0, 0.0],
+    ]
+    assert second[0].get_xdata() == [1.0] and second[2] == ()
+    assert [text.get_text() for text in axes.texts] == ["linear scale", "logarithmic"]
+    (near,) = dots({"x": {"a": [0.5]}}, looks, "c").axes
+    assert not near.texts
+
+
+def test_rows_of_dots_have_a_panel_a_group_and_leave_out_what_is_not_there() -> None:
+    groups = {"x": {"tuned": [98.0, 99.0], "ours": [97.0]}, "y": {"tuned": [50.0], "ours": []}}
+    left, right = rows_of_dots(groups, "tuned", num_columns=2).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["tuned", "ours"]
+    shown = [
+        [(float(c.lines[0].get_xdata()[0]), c.lines[0].get_ydata()[0]) for c in axes.containers]  # type: ignore[attr-defined]
+        for axes in (left, right)
+    ]
+    assert shown == [[(98.5, 0), (97.0, 1)], [(50.0, 0)]]
 
 
 def test_mean_text_of_rows(tmp_path: Path) -> None:

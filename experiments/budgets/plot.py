@@ -20,7 +20,7 @@ from scipy.stats import t
 from autowu.plotting import STYLE
 from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
 from experiments.report import compare
-from experiments.tables import markdown_table, put_between_marks, read_rows
+from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
@@ -265,14 +265,17 @@ def label_of(method: str) -> str:
 def figure(rows: list[Row]) -> Figure:
     panels = sorted({(b[0], b[2]) for b in all_budgets(rows)}, key=lambda p: (p[0] != "digits", p))
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(figsize=(11, 6.2), layout="constrained")
+        drawing = Figure(figsize=(12, 8), layout="constrained")
         axes = drawing.subplots(2, 3).flat
         for panel, (task, size) in zip(axes, panels, strict=True):
             budgets = [b for b in all_budgets(rows) if (b[0], b[2]) == (task, size)]
-            for method, (colour, dashes, marker) in LINES.items():
+            # Markers stand side by side: many methods have the same error.
+            shift = (max(b[1] for b in budgets) / min(b[1] for b in budgets)) ** 0.007
+            for index, (method, (colour, dashes, marker)) in enumerate(LINES.items()):
                 points = [(b[1], accuracies(rows, b, method)) for b in budgets]
                 points = [(epochs, values) for epochs, values in points if values]
-                known = [epochs for epochs, _ in points]
+                place = shift ** (index - (len(LINES) - 1) / 2)
+                known = [place * epochs for epochs, _ in points]
                 errors = [100 - statistics.fmean(values.values()) for _, values in points]
                 if method in (TUNED, DEFAULT) and points:
                     spread = [statistics.stdev(values.values()) for _, values in points]
@@ -287,7 +290,7 @@ def figure(rows: list[Row]) -> Figure:
                     linestyle=dashes,
                     marker=marker,
                     markersize=5,
-                    linewidth=2 if method == DEFAULT else 1.2,
+                    linewidth=2 if method == DEFAULT else 0.9,
                     label=label_of(method),
                 )
             if panel.get_legend_handles_labels()[0] and panel.lines[0].get_xdata().size:
@@ -315,7 +318,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "methods", methods_table(rows))
     put_between_marks(ROOT / "README.md", "cifar10", cifar10_table(rows))
     put_between_marks(ROOT / "README.md", "lengths", by_length(rows))
-    figure(rows).savefig(FOLDER / "budgets.png", dpi=110)
+    save_figure(figure(rows), FOLDER / "budgets.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training import methods
 from experiments.training.cells import main as cells_main
 from experiments.training.figures import dots
@@ -142,11 +142,12 @@ def figure(rows: list[dict[str, str]]) -> Figure:
     groups: dict[str, dict[str, list[float]]] = {}
     order = [(name, str(size), str(epochs)) for name, size, epochs in BUDGETS]
     for row in sorted(rows, key=lambda r: order.index((r["task"], r["batch_size"], r["epochs"]))):
-        run = f"{row['task']} {row['batch_size']}\n{row['epochs']} epochs\n{row['optimizer']}"
+        size, epochs = row["batch_size"], row["epochs"]
+        run = f"{row['task']}, batch {size}, {epochs} epochs, {row['optimizer']}"
         what = f"{row['method']}, loss times {row['scale']}"
         groups.setdefault(run, {}).setdefault(what, []).append(float(row["test_accuracy"]))
     gaps = {
-        run: {what: fmean(v) - fmean(values[REFERENCE]) for what, v in values.items()}
+        run: {what: [fmean(v) - fmean(values[REFERENCE])] for what, v in values.items()}
         for run, values in groups.items()
         if REFERENCE in values
     }
@@ -161,7 +162,7 @@ def figure(rows: list[dict[str, str]]) -> Figure:
 
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    figure(rows).savefig(FOLDER / "loss_scale.png", dpi=110)
+    save_figure(figure(rows), FOLDER / "loss_scale.png", dpi=110)
 
 
 def main() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from autowu.probe import NUM_SAMPLES
-from experiments.tables import markdown_table, put_between_marks
+from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
-from experiments.training.figures import bars
+from experiments.training.figures import rows_of_dots
 from experiments.training.methods import warmup_cosine
 from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
@@ -24,6 +24,7 @@ SEEDS = (0, 1, 2)
 RANGES = ((1e-5, 1.0), (1e-3, 1.0), (1e-5, 0.1), (1e-5, 10.0))  # (min_lr, max_lr)
 PROBED_RANGES = ((1e-5, 1.0), (1e-5, 10.0), (1e-5, 0.01))  # after a probe
 LOWER_RANGES = {"lion": ((1e-5, 0.003), (1e-5, 0.001))}  # after a probe, too
+BEST = "warmup-cosine, best of its grid"
 PEAK_LRS = {  # of the warmup-cosine
     "momentum": (0.03, 0.1, 0.3, 1.0, 3.0),
     "adamw": (0.0003, 0.001, 0.003, 0.01, 0.03),
@@ -127,13 +128,14 @@ def groups_of(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
         peaks = [values[key] for key in values if key.startswith("to LR")]
         ours = {key: values[key] for key in values if key.startswith("AutoWU")}
         best = max(peaks, key=lambda accuracies: sum(accuracies) / len(accuracies), default=[])
-        result[name] = {"warmup-cosine, best of its grid": best} | ours
+        result[name] = {BEST: best} | ours
     return result
 
 
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    bars(groups_of(rows), lowest=94.0, num_columns=3).savefig(FOLDER / "optimizers.png", dpi=110)
+    drawing = rows_of_dots(groups_of(rows), BEST)
+    save_figure(drawing, FOLDER / "optimizers.png", dpi=110)
 
 
 def main() -> None:

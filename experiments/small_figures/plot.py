@@ -31,7 +31,7 @@ from experiments.small_figures.run import (
     RESULTS,
     SCHEDULES,
 )
-from experiments.tables import done_rows, markdown_table, put_between_marks, read_rows
+from experiments.tables import done_rows, markdown_table, put_between_marks, read_rows, save_figure
 from experiments.training.figures import bars
 from experiments.training.summary import mean_text
 
@@ -190,7 +190,7 @@ def draw_losses(path: Path) -> None:
     ]
     points = [point for point in points if point["config"] in shown]
     if points:
-        draw_curves(points, "row", "batch_size", ("lr", "loss"), path)
+        draw_curves(points, "row", "batch_size", ("lr", "loss"), path, smooth_epochs=0.5)
 
 
 def write(rows: list[Row]) -> None:
@@ -202,8 +202,8 @@ def write(rows: list[Row]) -> None:
         left, right = figure.subplots(1, 2)
         draw_start_lrs(left, rows)
         draw_peaks(right)
-        figure.savefig(FOLDER / "small_figures.png", dpi=120)
-    bars(growth_groups(rows), lowest=0.0).savefig(FOLDER / "growth.png", dpi=110)
+        save_figure(figure, FOLDER / "small_figures.png", dpi=120)
+    save_figure(bars(growth_groups(rows), lowest=0.0), FOLDER / "growth.png", dpi=110)
     draw_losses(FOLDER / "curves.png")
 
 

@@ -27,7 +27,7 @@ from experiments.sweep.run import (
     steps_off,
 )
 from experiments.sweep.variants import VARIANTS
-from experiments.tables import done_rows, markdown_table, put_between_marks
+from experiments.tables import done_rows, markdown_table, put_between_marks, save_figure
 from experiments.training.figures import dots
 from experiments.training.summary import mean_text
 
@@ -39,6 +39,14 @@ SHOWN = {  # in docs/differences.md: (task, optimizer, total steps)
     ("cifar10_wide", "adamp", 90): "CIFAR-10, half a ResNet-18, 90 steps of 128",
 }
 BASELINE = "warmup_cosine"
+TASKS = {  # as the figure names them
+    "cifar10": "CIFAR-10, residual network",
+    "cifar10_cnn": "CIFAR-10, small CNN",
+    "cifar10_wide": "CIFAR-10, half a ResNet-18",
+    "digits": "digits",
+    "digits_vit": "digits, vision transformer",
+}
+OPTIMIZERS = {"adamp": "AdamP", "adamw": "AdamW", "lamb": "LAMB", "momentum": "SGD"}
 UNPLANNED = "-"  # the tables hold all of methods times tasks, and not all of that was to be run
 Row = dict[str, str]
 Group = tuple[str, str, int]  # task, optimizer, total steps
@@ -159,14 +167,19 @@ def accuracies(rows: list[Row], method: str, **columns: str) -> list[float]:
 
 
 def figure(rows: list[Row]) -> Figure:
-    """Accuracy of each kind of sweep less that of the best warmup-cosine."""
+    """Accuracy of each kind of sweep less that of the best warmup-cosine, of equal seeds."""
     looks = {"fixed": ("o", "0.55"), "adaptive": ("s", "black"), PROBED: ("D", "tab:blue")}
     needed = {BASELINE, *looks}
     groups = {group: values for group, values in grouped(rows).items() if needed <= values.keys()}
     return dots(
         {
-            f"{task}\n{optimizer}\n{steps} steps": {
-                f"sweep: {kind}": mean(values[kind]) - mean(values[BASELINE]) for kind in looks
+            f"{TASKS[task]}, {OPTIMIZERS[optimizer]}, {steps:,} steps": {
+                f"sweep: {kind}": [
+                    accuracy - values[BASELINE][seed]
+                    for seed, accuracy in values[kind].items()
+                    if seed in values[BASELINE]
+                ]
+                for kind in looks
             }
             for (task, optimizer, steps), values in groups.items()
         },
@@ -183,7 +196,7 @@ def main() -> None:
     paths = paths_table(done_rows(PATHS), rows, done_rows(BUDGETS))
     put_between_marks(FOLDER / "README.md", "paths", paths)
     put_between_marks(DIFFERENCES, "sweeps", differences_table(rows))
-    figure(rows).savefig(FOLDER / "sweep.png", dpi=110)
+    save_figure(figure(rows), FOLDER / "sweep.png", dpi=110)
 
 
 if __name__ == "__main__":
