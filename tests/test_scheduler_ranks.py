@@ -4,7 +4,6 @@ All jobs run in one set of real gloo processes, because starting them takes long
 """
 
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.optim import SGD
 
 from autowu import AutoWU
 from autowu.settings import PAPER
+from tests.launch import finish, start
 
 pytestmark = pytest.mark.xdist_group("scheduler_ranks")  # one worker starts the ranks for all
 
@@ -244,13 +243,11 @@ def work(rank: int, folder: str) -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each job returned on each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    processes = mp.spawn(work, (str(folder),), nprocs=3, join=False)
-    deadline = time.monotonic() + LIMIT
-    while not processes.join(timeout=1):
-        if time.monotonic() > deadline:
-            for process in processes.processes:
-                process.kill()
-            pytest.fail(f"the ranks hung for {LIMIT} seconds")
+    code = "import sys; from tests import launch; from tests.test_scheduler_ranks import work; "
+    code += "work(int(sys.argv[1]), sys.argv[2]); launch.leave()"
+    own = {rank: [str(rank), str(folder)] for rank in range(3)}
+    for returncode, _, errors in finish(start([], 3, own, ("-c", code)), timeout=LIMIT):
+        assert returncode == 0, errors
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
 
 
