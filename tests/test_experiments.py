@@ -4,7 +4,7 @@ import math
 import re
 import runpy
 import sys
-from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from experiments.training.figures import dots, rows_of_dots
 from experiments.training.summary import mean_text
 from experiments.training.tasks import digits
 from experiments.training.trial import Recipe, train
+from tests.square import Square
 
 NOWHERE = Path("nowhere")
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -65,25 +66,14 @@ COMMANDS = sorted(
 ROWS_KEPT = [name for name in COMMANDS if re.search(r"\.(run|lars|live|paths)$", name)]
 
 
-@dataclass(frozen=True)
-class Square:
-    """A cell that takes no time."""
-
-    number: int
-
-    def key(self) -> dict[str, str]:
-        return {"number": str(self.number)}
-
-    def run(self) -> dict[str, Any]:
-        return {"square": str(self.number**2)}
-
-
 def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "squares" / "results.csv"
     path.parent.mkdir()
     run_cells(path, [Square(2), Square(3)], processes=1)
+    # From here on without importing torch anew.
+    monkeypatch.setattr("experiments.training.cells.get_context", lambda _: get_context("fork"))
     run_cells(path, [Square(2), Square(3), Square(4)], processes=1)
     assert "2 of 3 runs are there" in capsys.readouterr().out
     run_cells(path, [Square(3), Square(4)], processes=1)
