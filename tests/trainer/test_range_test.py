@@ -375,6 +375,7 @@ class TestNothingIsLeft:
         ],
         ids=lambda settings: settings["name"],
     )
+    @torch.compiler.set_stance("force_eager")  # kron compiles itself, for longer than all the rest
     def test_other_optimizers_are_put_back_too(self, settings: dict[str, Any]) -> None:
         other, tested = Subject().with_optimizer(**settings), Subject().with_optimizer(**settings)
         tested.range_test(num_steps=9)
