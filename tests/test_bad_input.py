@@ -232,7 +232,7 @@ def test_a_sweep_that_diverges_goes_on_from_good_weights(
     precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = [
-        *("data.batch_size=64", "epochs=6", "optimizer.name=sgd"),
+        *("data.batch_size=32", "epochs=3", "optimizer.name=sgd"),
         # Blind to the minimum, so that the LR grows until the loss is lost.
         *("schedule.max_lr=1e20", "schedule.patience=100", "schedule.sweep=fixed"),
         f"output_dir={tmp_path}",
