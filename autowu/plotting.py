@@ -96,12 +96,13 @@ def plot_scheduler(
         )
         draw_smoothed_loss(panels[0], scheduler)
         draw_tests(panels[1], scheduler.tests, settings.confidence)
+        first_lr = scheduler.lr_at(scheduler.first_step)
         if lrs is None:
             lr_steps = np.arange(num_steps + 1)
             lr_curve = [scheduler.lr_at(int(t)) for t in lr_steps]
-            draw_lr(panels[2], lr_steps, lr_curve, settings.min_lr)
+            draw_lr(panels[2], lr_steps, lr_curve, first_lr)
         else:
-            draw_lr(panels[2], steps, _array(lrs), settings.min_lr)
+            draw_lr(panels[2], steps, _array(lrs), first_lr)
         marks = draw_switch(panels, scheduler)
         _finish(figure, panels, num_steps, settings.steps_per_epoch)
         draw_legend(panels[0])

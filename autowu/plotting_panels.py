@@ -20,6 +20,7 @@ MAX_POINTS = 3000  # more points than that only merge: they are thinned evenly
 MAX_QUANTILE = 1_000_000  # losses that a quantile is taken of; torch refuses 16 million
 MAX_MARKS = 60  # triangles or crosses side by side at the edge of a panel
 FAINT, BAND, STRONG = "0.62", "0.85", "black"  # lightness of points, band and lines
+MIN_GAP = 0.05  # of the panel's height, between a curve and losses that it leaves out
 LATER = "0.82"  # lightness of losses that may have been recorded at other LRs
 OTHER_LRS = "after the warmup, maybe at other LRs"  # label of those
 
@@ -95,7 +96,7 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
     """The GP's mean over the warmup, and the band of two standard deviations around it.
 
     On a log axis both are cut off at half of the lowest loss of the warmup. Where losses count as
-    less than they are, a thin line is the most that they count as.
+    less than they are, and it shows, a thin line is the most that they count as.
     """
     losses = scheduler.losses
     try:
@@ -111,7 +112,7 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
         mean, low, high = (np.maximum(each, floor) for each in (mean, low, high))
     axes.plot(steps, mean, color=STRONG, linewidth=1.4, label="GP mean, ±2 sd")
     finite = losses[losses.isfinite()]
-    if float(finite.max()) > curve.ceiling:
+    if _height(axes, curve.ceiling, float(finite.max())) > MIN_GAP:
         axes.plot(
             [scheduler.first_step, scheduler.first_step + len(losses)],
             [curve.ceiling] * 2,
@@ -154,6 +155,14 @@ def draw_tests(axes: Axes, tests: Sequence[MinimumTest], confidence: float) -> N
             )
     # Above the panel: the tests may fill all of it.
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, borderaxespad=0.1)
+
+
+def _height(axes: Axes, low: float, high: float) -> float:
+    """From `low` to `high`, as far as the panel reaches, as a fraction of its height."""
+    place = axes.yaxis.get_transform().transform
+    bottom, top = axes.get_ylim()
+    ends = place(np.array([bottom, top, min(max(low, bottom), top), min(max(high, bottom), top)]))
+    return float((ends[3] - ends[2]) / (ends[1] - ends[0]))
 
 
 def draw_lr(
