@@ -10,6 +10,8 @@ The fork is a grandchild: its parent has nothing to do but to wait for it, and w
 forks from next stays as it is after the imports, without threads or process groups.
 """
 
+import atexit
+import gc
 import io
 import json
 import os
@@ -39,12 +41,24 @@ IMPORTED = (
 )
 
 
+def say_no_more() -> None:
+    """The last thing at an exit before the interpreter takes itself apart.
+
+    What is frozen is not freed, which the bindings of triton would report on standard error.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def import_all() -> None:
     sys.path[0] = str(Path(__file__).parents[1])
     with redirect_stderr(io.StringIO()):  # warnings of what only this process imports as a whole
         for name in IMPORTED:
             with suppress(ImportError):
                 import_module(name)
+    gc.collect()
+    gc.freeze()  # else every fork would copy and free all of it at its exit, which takes seconds
 
 
 def next_program(requests: socket.socket) -> dict[str, Any]:
@@ -96,5 +110,6 @@ def run(arguments: list[str], environment: dict[str, str], folder: str) -> None:
 
 
 if __name__ == "__main__":
+    atexit.register(say_no_more)  # before what the imports register, so that it is called after
     import_all()
     run(**next_program(socket.socket(fileno=int(sys.argv[1]))))
