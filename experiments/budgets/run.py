@@ -32,6 +32,7 @@ PEAK_LRS = (0.001, 0.003, 0.01, 0.03, 0.1)
 WARMUPS = (0.1, 0.3)  # of the budget
 METHODS = {**methods.UNTUNED, **methods.AUTOWU}
 UNTUNED = "warmup_cosine_untuned"
+FEW_STEPS = 30  # below, running statistics of batch norms lag behind the weights in every method
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class BudgetCell:
 
     def run(self) -> dict[str, Any]:
         task = tasks.named(self.task, self.data_root)
+        num_steps = self.epochs * task.steps_per_epoch(self.batch_size)
         outcome = train(
             task,
             self.recipe(),
             batch_size=self.batch_size,
             epochs=self.epochs,
             seed=self.seed,
+            fresh_statistics=num_steps < FEW_STEPS,
         )
         return outcome.columns()
 

@@ -177,7 +177,8 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             for method in methods("adamp")
         ]
     if part == "cnn":
-        grid = [("warmup_cosine", lr, 0.1) for lr in (0.016, 0.008, 0.032)]
+        peaks = ((0.016, 0.1), (0.008, 0.1), (0.032, 0.1), (0.016, 0.3), (0.032, 0.3))
+        grid = [("warmup_cosine", lr, warmup) for lr, warmup in peaks]
         return [
             SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
             for seed in range(5)

@@ -75,6 +75,7 @@ def train(
     seed: int,
     disturb: Disturb | None = None,
     steps_off: int = 0,
+    fresh_statistics: bool = False,
 ) -> Outcome:
     """Train from the weights and the order of images of a seed; test once, at the end.
 
@@ -87,6 +88,9 @@ def train(
         disturb: makes of each loss that of which the gradient is taken, and that the schedule sees;
             the steps of a probe have numbers below 0.
         steps_off: so many optimizer steps fewer than `epochs` make.
+        fresh_statistics: whether the statistics of batch norms are measured anew before the test,
+            on the first batches, at most 100 and as many as the run had. With Schedule-Free, whose
+            averaged weights have none, they always are.
     """
     start = time.perf_counter()
     torch.manual_seed(seed)
@@ -110,6 +114,8 @@ def train(
         losses.append(loss.detach())
     if optimizers.has_modes(optimizer):  # Schedule-Free is tested with an average of its weights
         optimizer.eval()  # type: ignore[attr-defined]
+        fresh_statistics = True
+    if fresh_statistics:
         again = islice(task.batches(batch_size, seed), min(100, total_steps))
         update_bn((images for images, _ in again), network)
     curve = torch.stack(losses).tolist()
