@@ -112,7 +112,7 @@ def plot_scheduler(
 
 
 def plot_run(run_dir: str | Path, path: str | Path | None = None) -> Path:
-    """Draw a finished run of train.py; without AutoWU the loss and the learning rate alone.
+    """Draw a run of train.py, finished or not; without AutoWU the loss and the learning rate alone.
 
     Args:
         run_dir: what train.py wrote.

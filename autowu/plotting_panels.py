@@ -173,7 +173,8 @@ def draw_lr(
     Args:
         steps: (n,) optimizer steps done before each step.
         lrs: (n,).
-        lowest: where the axis begins; if left out, at most four decades below the peak.
+        lowest: the axis begins there, or lower, at a hundredth of the peak, where LRs lie so low;
+            if left out, at the lowest LR, but at most four decades below the peak.
     """
     axes.set_ylabel("learning rate")
     axes.set_yscale("log")
@@ -181,7 +182,10 @@ def draw_lr(
     positive = lrs[np.isfinite(lrs) & (lrs > 0)]
     if len(positive):
         peak = positive.max()
-        lowest = max(positive.min(), 1e-4 * peak) if lowest is None else min(lowest, peak)
+        if lowest is None:
+            lowest = max(positive.min(), 1e-4 * peak)
+        else:
+            lowest = min(lowest, max(positive.min(), 1e-2 * peak))
         axes.set_ylim(lowest / 1.6, 2 * peak)
     axes.plot(steps, lrs, color=STRONG, linewidth=1.8)
 

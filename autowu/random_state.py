@@ -19,7 +19,8 @@ ACCELERATORS = ("cuda", "xpu", "mps")  # devices with a random state of their ow
 def get_random_state(device: torch.device) -> dict[str, Any]:
     """The global states of Python, NumPy, torch and the device: numbers, tuples and tensors.
 
-    Of a device that is none of `ACCELERATORS` there is none, and only that of the CPU is kept.
+    Of a device that is none of `ACCELERATORS` there is none, and only that of the CPU is kept. That
+    of another generator than NumPy's own, which somebody has set, may hold arrays, too.
     """
     state = np.random.get_state(legacy=False)
     assert isinstance(state, dict)

@@ -85,7 +85,7 @@ def read_run(run_dir: str | Path) -> RecordedRun:
     summary = _read_summary(run_dir / "summary.json") if is_finished else {}
     if summary.get("schedule") == "lr_range_test":
         raise ValueError(f"{run_dir}: a range test, which has drawn lr_range_test.png itself")
-    steps, lrs, losses = _read_steps(run_dir / "steps.csv")
+    steps, lrs, losses = _read_steps(run_dir / "steps.csv", is_finished)
     scheduler = None
     checkpoint = run_dir / "last.pt"
     if summary.get("schedule") == "autowu" or (not is_finished and checkpoint.is_file()):
@@ -184,7 +184,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
-def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+def _read_steps(path: Path, is_finished: bool) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
     import numpy as np
 
     with open(path, encoding="utf-8") as file:
@@ -193,7 +193,8 @@ def _read_steps(path: Path) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
             if column not in columns:
                 raise ValueError(f"{path}: no column {column!r}, found {_quoted(columns)}")
         indices = [columns.index(column) for column in ("step", "lr", "loss")]
-        lines = [line for line in file if line.endswith("\n")]  # not one that is being written
+        # Of a run under way not the line that is being written.
+        lines = [line for line in file if is_finished or line.endswith("\n")]
     if not lines:
         raise ValueError(f"{path}: a header and no steps")
     try:

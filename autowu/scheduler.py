@@ -419,6 +419,7 @@ class AutoWU(LRScheduler):
                 )
             return loss
 
+        last_lr = self._last_lr
         try:
             losses = losses_taken_back(
                 model,
@@ -430,6 +431,7 @@ class AutoWU(LRScheduler):
                 group=self._process_group,
             )
         finally:
+            self._last_lr = last_lr
             self._write_own_lrs()
         fall_lr = lr_of_fall(lrs, losses)
         if fall_lr is not None:

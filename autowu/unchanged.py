@@ -30,11 +30,11 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     objects, for whoever else holds them.
 
     Raises:
-        ValueError: a parameter of a lazy layer has no shape yet.
+        ValueError: a parameter or buffer of a lazy layer has no shape yet.
     """
     groups = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = list(dict.fromkeys([*network.parameters(), *groups]))
-    if any(map(is_lazy, parameters)):
+    if any(map(is_lazy, [*parameters, *network.buffers()])):
         raise ValueError(
             "the network has lazy layers that have no weights yet: give it a batch first, "
             "model(inputs), and construct the optimizer after that"
@@ -50,12 +50,17 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
         for generator in generators_of(network):
             afterwards.callback(_restore_value(generator, ()))
         for parameter in parameters:
-            afterwards.callback(parameter.requires_grad_, parameter.requires_grad)
+            afterwards.callback(_freeze_again, parameter, not parameter.requires_grad)
             afterwards.callback(setattr, parameter, "grad", parameter.grad)
             afterwards.callback(_restore_tensor(parameter))
             # Whoever adds to a gradient in place would add to the caller's.
             parameter.grad = None
         yield
+
+
+def _freeze_again(parameter: Tensor, is_frozen: bool) -> None:
+    if parameter.is_leaf:  # torch forbids it of others
+        parameter.requires_grad_(not is_frozen)
 
 
 def generators_of(network: nn.Module) -> list[torch.Generator]:

@@ -46,7 +46,11 @@ class Process:
         message = {"arguments": arguments, "environment": environment, "folder": str(folder)}
         socket.send_fds(fork_server(), [json.dumps(message).encode()], files)
         os.close(tell)
-        self.pid = int(self._told.readline())
+        pid = self._told.readline()
+        if not pid:
+            fork_server.cache_clear()
+            raise RuntimeError("the fork server has ended; the next process starts another")
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         with suppress(subprocess.TimeoutExpired):
@@ -94,6 +98,7 @@ def start(
 
     `own` adds settings to some of the ranks; `program` is what Python runs.
     """
+    fork_server()  # its start takes long, and a free port is not kept free
     common = os.environ | {"OMP_NUM_THREADS": "1"}
     if world_size > 1:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

@@ -189,6 +189,18 @@ def test_a_ceiling_of_the_losses_is_shown_where_some_lie_above_it(
     assert not any("higher losses" in label for label in labels(second))
 
 
+@pytest.mark.parametrize("decay", ["step", "multistep", "exponential", "cosine"])
+def test_the_panel_of_a_sweep_that_begins_high_reaches_two_decades_below_its_peak(
+    decay: Any, tmp_path: Path, figures: list[Figure]
+) -> None:
+    settings = {"decay": decay, "sweep": "adaptive", "first_lr": 5e-3}
+    scheduler = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
+    plot_scheduler(scheduler, tmp_path / "run.png")
+    panel = figures[0].axes[2]
+    lrs = np.asarray(panel.lines[0].get_ydata(), dtype=float)
+    assert panel.get_ylim()[0] < max(lrs[lrs > 0].min(), 1e-2 * lrs.max())
+
+
 @pytest.mark.parametrize("growth", ["exponential", "linear"])
 def test_sweep_step_inverts_the_sweep(growth: Any) -> None:
     scheduler = replay([], 200, growth=growth, min_lr=1e-4, max_lr=2.0)

@@ -204,6 +204,7 @@ def test_before_its_turn_in_a_sequence_a_probe_leaves_the_lrs_alone() -> None:
             assert scheduler.optimizer.param_groups[0]["lr"] == 0.5
             take_step = iter([1.0] * 6 + [0.5] * 12).__next__
             assert scheduler.probe(torch.nn.Linear(1, 1), take_step) is not None
+            assert scheduler.get_last_lr() == [1e-5]
         lrs = []
         for step in range(7):
             lrs.append(scheduler.optimizer.param_groups[0]["lr"])

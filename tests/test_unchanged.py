@@ -117,3 +117,12 @@ def test_lazy_layers_without_weights_are_refused() -> None:
     said = "lazy layers that have no weights yet"
     with pytest.raises(ValueError, match=said), unchanged(network, optimizer, CPU):
         pass
+
+
+def test_a_frozen_parameter_that_takes_part_in_a_graph_afterwards_is_no_error() -> None:
+    network, optimizer = adagrad()
+    network.weight.requires_grad_(False)
+    scale = torch.ones(1, requires_grad=True)
+    with unchanged(network, optimizer, CPU):
+        network.weight.mul_(scale)
+        assert not network.weight.is_leaf

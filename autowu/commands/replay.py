@@ -67,10 +67,15 @@ def run(options: argparse.Namespace) -> None:
         from autowu.plotting import plot_scheduler
 
         losses = losses[:total_steps]
-        if lrs is not None and follows_decay(scheduler, lrs):
-            plot = plot_scheduler(scheduler, plot, losses=losses, lrs=lrs[:total_steps])
-        else:
-            plot = plot_scheduler(scheduler, plot, losses=losses, other_lrs_after_warmup=True)
+        follows = lrs is not None and follows_decay(scheduler, lrs)
+        is_whole = lrs is not None and len(lrs) >= total_steps
+        plot = plot_scheduler(
+            scheduler,
+            plot,
+            losses=losses,
+            lrs=lrs[:total_steps] if lrs is not None and follows and is_whole else None,
+            other_lrs_after_warmup=not follows,
+        )
     if as_json:
         print(json.dumps(to_dict(scheduler, num_recorded, plot), indent=2, allow_nan=False))
         return

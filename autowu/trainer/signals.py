@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -46,7 +47,8 @@ class StopSignals:
             # Whoever pressed a key waits for an answer; a step or the data may take long.
             is_main = os.environ.get("RANK", "0") == "0"
             if number == signal.SIGINT and is_main and os.isatty(STDERR):
-                os.write(STDERR, _HEARD.encode())
+                with suppress(OSError):  # a terminal that is gone
+                    os.write(STDERR, _HEARD.encode())
         elif now - self._received_at > SAME_WISH_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,13 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
     if summary["schedule"] == "lr_range_test":
         print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
+    is_drawn = run.plot.exists()
     # One that was drawn while the run was under way is of before its end.
-    if not run.plot.exists() or run.plot.stat().st_mtime < run.summary.stat().st_mtime:
+    if not is_drawn or run.plot.stat().st_mtime < run.summary.stat().st_mtime:
         from autowu.plotting import plot_run
 
-        plot_run(run.path)
+        with suppress(OSError) if is_drawn else nullcontext():  # a folder that is only to be read
+            plot_run(run.path)
     print(closing_lines(summary, run.plot))
 
 
