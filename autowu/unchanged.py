@@ -50,7 +50,7 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
         for generator in generators_of(network):
             afterwards.callback(_restore_value(generator, ()))
         for parameter in parameters:
-            afterwards.callback(_freeze_again, parameter, not parameter.requires_grad)
+            afterwards.callback(_restore_requires_grad, parameter, parameter.requires_grad)
             afterwards.callback(setattr, parameter, "grad", parameter.grad)
             afterwards.callback(_restore_tensor(parameter))
             # Whoever adds to a gradient in place would add to the caller's.
@@ -58,9 +58,9 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
         yield
 
 
-def _freeze_again(parameter: Tensor, is_frozen: bool) -> None:
+def _restore_requires_grad(parameter: Tensor, requires_grad: bool) -> None:
     if parameter.is_leaf:  # torch forbids it of others
-        parameter.requires_grad_(not is_frozen)
+        parameter.requires_grad_(requires_grad)
 
 
 def generators_of(network: nn.Module) -> list[torch.Generator]:

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> None:
     if paper and settings["steps_per_epoch"] is None:
         raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
     losses, lrs = read_losses(file, column, with_lrs=not settings.pop("ignore_lr"))
-    num_recorded, total_steps = len(losses), settings["total_steps"]
+    total_steps = settings["total_steps"]
 
     from autowu.offline import OtherSweepError, advice, follows_decay, replay
     from autowu.settings import PAPER
@@ -62,26 +62,26 @@ def run(options: argparse.Namespace) -> None:
             f"{error.difference}; {advice(_flags(error.fitting))}; or the losses alone, with"
             " --ignore-lr"
         ) from None
-    _warn_of_lengths(num_recorded, total_steps, settings["steps_per_epoch"])
+    _warn_of_lengths(len(losses), total_steps, settings["steps_per_epoch"])
     if plot:
         from autowu.plotting import plot_scheduler
 
-        losses = losses[:total_steps]
-        follows = lrs is not None and follows_decay(scheduler, lrs)
-        is_whole = lrs is not None and len(lrs) >= total_steps
+        if lrs is not None and not follows_decay(scheduler, lrs):
+            lrs = None
         plot = plot_scheduler(
             scheduler,
             plot,
-            losses=losses,
-            lrs=lrs[:total_steps] if lrs is not None and follows and is_whole else None,
-            other_lrs_after_warmup=not follows,
+            losses=losses[:total_steps],
+            # Of a record that ends sooner the rest of the decay is shown, too.
+            lrs=lrs[:total_steps] if lrs and len(lrs) >= total_steps else None,
+            other_lrs_after_warmup=lrs is None,
         )
     if as_json:
-        print(json.dumps(to_dict(scheduler, num_recorded, plot), indent=2, allow_nan=False))
+        print(json.dumps(to_dict(scheduler, len(losses), plot), indent=2, allow_nan=False))
         return
     if "first_lr" not in settings and scheduler.lr_at(0) > scheduler.settings.min_lr:
         print(f"the sweep begins at LR {scheduler.lr_at(0):.6g}, the first of the column lr")
-    num_skipped = min(num_recorded, total_steps) - scheduler.last_epoch
+    num_skipped = min(len(losses), total_steps) - scheduler.last_epoch
     if num_skipped:
         print(f"{num_skipped} rows with the LR of the next one: steps that a GradScaler skipped")
     print(to_text(scheduler))

@@ -130,6 +130,7 @@ class RunDirectory:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         text = json.dumps(without_nan(summary), indent=2, allow_nan=False)
+        self.plot.unlink(missing_ok=True)  # drawn while the run was under way
         self._write(self.summary, text + "\n")
 
     def read_summary(self) -> dict[str, Any] | None:

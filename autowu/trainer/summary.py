@@ -2,7 +2,6 @@
 
 import platform
 import subprocess
-from contextlib import nullcontext, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,13 +82,10 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
     if summary["schedule"] == "lr_range_test":
         print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
-    is_drawn = run.plot.exists()
-    # One that was drawn while the run was under way is of before its end.
-    if not is_drawn or run.plot.stat().st_mtime < run.summary.stat().st_mtime:
+    if not run.plot.exists():
         from autowu.plotting import plot_run
 
-        with suppress(OSError) if is_drawn else nullcontext():  # a folder that is only to be read
-            plot_run(run.path)
+        plot_run(run.path)
     print(closing_lines(summary, run.plot))
 
 

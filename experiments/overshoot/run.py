@@ -31,7 +31,7 @@ from experiments.sweep.variants import Held, SetBack
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU, EARLIER_GROWTH, warmup_cosine
-from experiments.training.summary import mean_text
+from experiments.training.summary import deviation, mean_text
 from experiments.training.trial import Outcome, Recipe, train
 
 FOLDER = Path(__file__).parent
@@ -363,7 +363,7 @@ def figure(rows: list[Row]) -> Figure:
             left.errorbar(
                 [place + 0.12 * (index - 1) for place, _ in known],
                 [statistics.fmean(values) for _, values in known],
-                [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in known],
+                [deviation(values) for _, values in known],
                 color=str(0.25 * index),
                 linestyle=style,
                 marker=marker,

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from autowu.plotting import STYLE
+from experiments.training.summary import deviation
 
 LINEAR = 2.0  # points of accuracy around 0 that `dots` shows on a linear scale
 HATCHES = ("", "///", "...", "xx", "\\\\\\", "++", "oo")
@@ -34,7 +35,7 @@ def bars(
                 [place + (index - (len(methods) - 1) / 2) * width for place, _ in known],
                 [statistics.fmean(values) for _, values in known],
                 width,
-                yerr=[statistics.stdev(v) if len(v) > 1 else 0.0 for _, v in known],
+                yerr=[deviation(values) for _, values in known],
                 color=str(0.25 + 0.65 * index / len(methods)),
                 hatch=HATCHES[index % len(HATCHES)],
                 edgecolor="black",
@@ -74,7 +75,7 @@ def dots(
             known = [(i, gaps[what]) for i, gaps in enumerate(groups.values()) if what in gaps]
             shift = 0.75 * (index - (len(looks) - 1) / 2) / len(looks)
             means = [statistics.fmean(gaps) for _, gaps in known]
-            spread = [statistics.stdev(gaps) if len(gaps) > 1 else 0.0 for _, gaps in known]
+            spread = [deviation(gaps) for _, gaps in known]
             axes.errorbar(
                 means,
                 [place + shift for place, _ in known],
@@ -85,8 +86,8 @@ def dots(
                 elinewidth=1.1,
                 label=what,
             )
-            ends += [mean + sign * s for mean, s in zip(means, spread, strict=True)
-                     for sign in (-1, 1)]  # fmt: skip
+            ends += [mean - half for mean, half in zip(means, spread, strict=True)]
+            ends += [mean + half for mean, half in zip(means, spread, strict=True)]
         axes.set_yticks(range(len(groups)), list(groups), fontsize=9)
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xscale("symlog", linthresh=LINEAR)
@@ -136,12 +137,11 @@ def rows_of_dots(
                 if not values.get(method):
                     continue
                 mean = statistics.fmean(values[method])
-                spread = statistics.stdev(values[method]) if len(values[method]) > 1 else 0.0
                 is_reference = method == reference
                 axes.errorbar(
                     mean,
                     place,
-                    xerr=spread,
+                    xerr=deviation(values[method]),
                     fmt="s" if is_reference else "o",
                     color="black" if is_reference else "tab:blue",
                     markersize=5.5,

@@ -4,6 +4,11 @@ import statistics
 from collections.abc import Sequence
 
 
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation; 0 of one value, which has no whisker."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
 def mean_text(values: Sequence[float], digits: int = 2) -> str:
     """`mean ± standard deviation`; the mean alone of one value, `not run` of none.
 
