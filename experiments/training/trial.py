@@ -42,6 +42,9 @@ class Outcome:
     """What became of a run."""
 
     test_accuracy: float  # %, of the final weights; of a lost network that of a guess
+    # The same by the statistics that batch norms kept while they trained; None where
+    # `test_accuracy` is that already, or there are none for the weights that are tested.
+    kept_statistics_accuracy: float | None
     train_loss: float  # mean of the last tenth of the steps
     switch_step: int | None
     start_lr: float | None
@@ -89,8 +92,8 @@ def train(
             the steps of a probe have numbers below 0.
         steps_off: so many optimizer steps fewer than `epochs` make.
         fresh_statistics: whether the statistics of batch norms are measured anew before the test,
-            on the first batches, at most 100 and as many as the run had. With Schedule-Free, whose
-            averaged weights have none, they always are.
+            on the batches of one epoch. With Schedule-Free, whose averaged weights have none, they
+            always are.
     """
     start = time.perf_counter()
     torch.manual_seed(seed)
@@ -112,17 +115,21 @@ def train(
         optimizer.step()
         scheduler.step(loss)
         losses.append(loss.detach())
-    if optimizers.has_modes(optimizer):  # Schedule-Free is tested with an average of its weights
+    kept_statistics_accuracy = None
+    averaged = optimizers.has_modes(optimizer)
+    if averaged:  # Schedule-Free is tested with an average of its weights
         optimizer.eval()  # type: ignore[attr-defined]
-        fresh_statistics = True
-    if fresh_statistics:
-        again = islice(task.batches(batch_size, seed), min(100, total_steps))
+    elif fresh_statistics:
+        kept_statistics_accuracy = task.test_accuracy(network)
+    if averaged or fresh_statistics:
+        again = islice(task.batches(batch_size, seed), steps_per_epoch)
         update_bn((images for images, _ in again), network)
     curve = torch.stack(losses).tolist()
     last = curve[-max(1, total_steps // 10) :]
     found = scheduler if isinstance(scheduler, AutoWU) else None
     return Outcome(
         test_accuracy=task.test_accuracy(network),
+        kept_statistics_accuracy=kept_statistics_accuracy,
         train_loss=math.fsum(last) / len(last),
         switch_step=found.switch_step if found else None,
         start_lr=found.start_lr if found else None,
