@@ -226,6 +226,20 @@ def test_the_table_of_the_optimizers_names_the_best_peak() -> None:
     assert groups_of(rows)["lion"]["warmup-cosine, best of its grid"] == [98.0, 98.0]
 
 
+def test_fresh_statistics_change_the_test_and_not_the_training() -> None:
+    tuned = Recipe("adamp", {"lr": 0.1}, "constant")
+    settings = {"batch_size": 479, "epochs": 1, "seed": 0}
+    kept = train(digits(), tuned, **settings)
+    fresh = train(digits(), tuned, **settings, fresh_statistics=True)
+    assert kept.kept_statistics_accuracy is None
+    assert fresh.kept_statistics_accuracy == kept.test_accuracy
+    assert fresh.losses == kept.losses
+    # Three steps at so large an LR: what is left of the statistics of the first weights guesses.
+    assert fresh.test_accuracy > kept.test_accuracy + 10
+    free = train(digits(), Recipe("schedulefree", {"lr": 0.0025}, "constant"), **settings)
+    assert free.kept_statistics_accuracy is None
+
+
 def test_the_exponent_of_the_batch_size_has_the_error_of_a_regression() -> None:
     from scipy.stats import linregress
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator
 from scipy.stats import t
 
 from autowu.plotting import STYLE
-from experiments.budgets.run import BUDGETS, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
+from experiments.budgets.run import BUDGETS, KEPT, PEAK_LRS, RESULTS, TUNED, UNTUNED, WARMUPS
 from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 from experiments.training.summary import mean_text
@@ -222,6 +222,33 @@ def methods_table(rows: list[Row]) -> str:
     return markdown_table(["budgets", "n", *(NAMES[method][0] for method in methods)], lines)
 
 
+def kept_table(rows: list[Row]) -> str:
+    """What changes where batch norms are tested by the statistics that they kept in training."""
+    kept = [row | {"test_accuracy": row[KEPT]} for row in rows if row[KEPT]]
+    methods = (TUNED, DEFAULT, UNTUNED, "paper", "range_test_onecycle")
+    lines = []
+    for name, least, end in LENGTHS:
+        chosen = [b for b in all_budgets(rows) if least <= steps_of(b) < end]
+        gaps = mean_gaps(kept, chosen, DEFAULT, TUNED)
+        reached = f"{sum(gap >= -GOAL for gap in gaps)} of {len(gaps)}"
+        fresh = (
+            interval_text(
+                [
+                    statistics.fmean(accuracies(rows, b, method).values())
+                    - statistics.fmean(accuracies(kept, b, method).values())
+                    for b in chosen
+                    if accuracies(kept, b, method)
+                ]
+            )
+            for method in methods
+        )
+        lines.append([name, len(chosen), interval_text(gaps), reached, *fresh])
+    header = ["budgets", "n", "AutoWU - tuned, by kept statistics", f"within {GOAL} points by them"]
+    return markdown_table(
+        [*header, *(f"fresh - kept, {NAMES[each][0]}" for each in methods)], lines
+    )
+
+
 def mean_gaps(
     rows: list[Row],
     budgets: list[Budget],
@@ -316,6 +343,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "costs", costs(rows))
     put_between_marks(FOLDER / "README.md", "means", means(rows))
     put_between_marks(FOLDER / "README.md", "methods", methods_table(rows))
+    put_between_marks(FOLDER / "README.md", "kept", kept_table(rows))
     put_between_marks(ROOT / "README.md", "cifar10", cifar10_table(rows))
     put_between_marks(ROOT / "README.md", "lengths", by_length(rows))
     save_figure(figure(rows), FOLDER / "budgets.png", dpi=110)
