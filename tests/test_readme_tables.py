@@ -15,6 +15,7 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 OF_ALL_ROWS = (
     "budgets.plot",
     "language_model.plot",
+    "minimum_test.live",
     "minimum_test.report",
     "small_figures.plot",
     "sweep.plot",
