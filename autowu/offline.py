@@ -132,9 +132,14 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:
     """The values of the run, as floats."""
     if isinstance(values, Tensor):
+        if values.ndim == 0 or values.numel() > len(values):
+            shape = tuple(values.shape)
+            raise ValueError(f"{name} must be those of one run, one a step, got shape {shape}")
         values = values.detach().cpu().flatten().tolist()
     for index, value in enumerate(islice(values, scheduler.settings.total_steps)):
         try:
+            if isinstance(value, bool):
+                raise TypeError
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             raise TypeError(f"{name}[{index}] must be a number, got {value!r}") from None

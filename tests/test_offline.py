@@ -105,10 +105,16 @@ def test_losses_that_are_not_finite_are_allowed() -> None:
     assert not scheduler.diverged
 
 
-@pytest.mark.parametrize("loss", ["high", None, [1.0], 1j, 10**400])
+@pytest.mark.parametrize("loss", ["high", None, [1.0], 1j, 10**400, True])
 def test_a_loss_that_is_no_number_is_named_with_its_place(loss: Any) -> None:
     with pytest.raises(TypeError, match=r"losses\[2\] must be a number, got "):
         replay([1.0, 2.0, loss], TOTAL_STEPS)
+
+
+@pytest.mark.parametrize("losses", [torch.ones(3, 2), torch.tensor(1.0)])
+def test_losses_of_several_ranks_are_not_those_of_a_longer_run(losses: Any) -> None:
+    with pytest.raises(ValueError, match=r"losses must be those of one run, one a step, got shape"):
+        replay(losses, TOTAL_STEPS)
 
 
 def test_settings_are_those_of_autowu() -> None:
