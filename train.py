@@ -46,9 +46,11 @@ def train(settings: Settings, stop: StopSignals) -> None:
     from autowu.trainer.lr_search import search_lr
     from autowu.trainer.resume import begin, find_run
     from autowu.trainer.session import run_to_the_end
-    from autowu.trainer.summary import show_result
+    from autowu.trainer.summary import commit_of_code, show_result
 
     with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
+        if ranks.is_main:
+            commit_of_code()  # before somebody updates the files
         found = ranks.on_main(lambda: find_run(settings, held))
         if found.summary:
             if ranks.is_main:
@@ -154,6 +156,11 @@ def main(arguments: Sequence[str]) -> int:
         if is_main or not error.is_shared:
             print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):  # torch says so wherever the rank is just then
+            raise
+        print(f"train.py: a loader process died (out of memory?): {error}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # each machine has packages of its own
             print(f"train.py: {missing_requirement(error)}", file=sys.stderr)

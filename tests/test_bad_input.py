@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_a_corrupt_image_ends_the_run_with_its_name(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("file", [".last.pt.tmp", ".best.pt.tmp", "metrics.jsonl"])
+@pytest.mark.parametrize("file", ["last.pt", "best.pt", "metrics.jsonl"])
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,8 +182,10 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
         self.best_epoch = self.epoch  # so that best.pt is written too
         if self.epoch == 2:
             kept.update({path: path.read_bytes() for path in folder.iterdir()})
-            (folder / file).unlink(missing_ok=True)
-            (folder / file).symlink_to("/dev/full")  # every write to it fails as on a full disk
+            whole = file.endswith(".pt")  # which takes the place of the one before it
+            name = f".{file}.{platform.node()}.{os.getpid()}.tmp" if whole else file
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to("/dev/full")  # every write to it fails as on a full disk
         return metrics
 
     with monkeypatch.context() as patch:
@@ -295,3 +298,64 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return take_step(self, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(OptimizerStep, "__call__", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"RANK": "0", "WORLD_SIZE": "1"},
+            "without torchrun's environment: .*MASTER_ADDR",
+        ),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK"),
+    ],
+)
+def test_half_of_the_environment_of_torchrun_is_one_line(
+    environment: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main([f"output_dir={tmp_path}", "name=run", "data.batch_size=64"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and re.search(said, error)
+
+
+def test_a_loader_process_that_is_killed_in_a_step_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from autowu.trainer.step import OptimizerStep
+
+    def killed(self: OptimizerStep, *arguments: Any, **options: Any) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(OptimizerStep, "__call__", killed)
+    settings = [f"output_dir={tmp_path}", "name=run", "epochs=1", "schedule.probe=0"]
+    assert main(settings) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "a loader process died (out of memory?)" in error
+
+
+def test_a_name_that_no_file_can_have_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"output_dir={tmp_path}", f"name={'a' * 300}"]) in (1, 2)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "File name too long" in error
+
+
+def test_training_goes_on_when_nobody_reads_its_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*values: object, **options: object) -> None:
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autowu.trainer.display.print", gone, raising=False)
+        assert main([f"output_dir={tmp_path}", "name=run", "epochs=1", "data.batch_size=64"]) == 0
+    assert (tmp_path / "run" / "summary.json").exists()

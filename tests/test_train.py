@@ -18,6 +18,7 @@ import torch
 from autowu import AutoWU, replay
 from autowu.plotting import plot_run
 from autowu.recordings import read_losses
+from autowu.trainer.errors import WriteError
 from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
 
@@ -90,7 +91,12 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def without_seconds(progress: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in progress.items() if not key.endswith("seconds")}
+    """What neither the clock nor `resume=never` has a part in."""
+    return {
+        key: value
+        for key, value in progress.items()
+        if not key.endswith("seconds") and key != "begun_afresh"
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -300,6 +306,34 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     assert_same_run(finished, folder)
 
 
+def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autowu.trainer.data import ImageData
+
+    folder = tmp_path / "interrupted"
+    seen = []
+    with monkeypatch.context() as patch:
+        patch.setattr("autowu.trainer.data.EVALUATION_BATCH", 64)  # six of them
+        test_batches = ImageData.test_batches
+
+        def interrupted(self: ImageData) -> Any:
+            for batch in test_batches(self):
+                seen.append(len(batch[1]))
+                if len(seen) == 8:  # the second of the second epoch
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        patch.setattr(ImageData, "test_batches", interrupted)
+        assert run(folder) == 143
+    assert len(seen) == 8
+    progress = load(folder / "last.pt")["progress"]
+    assert (progress["epoch"], progress["step"], len(progress["epoch_losses"])) == (1, 44, 22)
+    assert len(metrics_of(folder)) == 1
+    assert run(folder) == 0
+    assert_same_run(finished, folder)
+
+
 @pytest.mark.parametrize(
     ("schedule", "module"), [("autowu", "lr_search"), ("lr_range_test", "range_test")]
 )
@@ -391,6 +425,74 @@ def test_other_settings_are_another_run_and_the_same_ones_are_found_again(
     assert f"{main_name} is finished" in capsys.readouterr().out
     assert main([*short, "optimizer.weight_decay=0.6"]) == 0
     assert (tmp_path / f"{main_name}-weight_decay=0.6" / "summary.json").exists()
+
+
+def test_a_checkpoint_from_elsewhere_that_was_copied_by_half_is_copied_again(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source, copied = tmp_path / "source", tmp_path / "copied"
+    with monkeypatch.context() as patch:
+        stop_after(2, signal.SIGTERM, patch)
+        assert run(source) == 143
+
+    def full(original: Path, path: Path) -> None:
+        path.with_name(f".{path.name}.elsewhere.1.tmp").write_bytes(b"the first half")
+        raise WriteError(f"{path}: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autowu.trainer.run_directory.copy", full)
+        assert run(copied, f"resume={source}") == 1
+    capsys.readouterr()
+    assert run(copied) == 2  # from its first step, in silence, would be another run
+    assert f"was to begin with {source}/last.pt, which was not copied" in capsys.readouterr().err
+    assert run(copied, f"resume={source}") == 0
+    assert_same_run(finished, copied)
+    assert not list(copied.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_resume_never_goes_on_when_it_is_the_job_that_is_started_again(
+    name: str,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "again"
+    monkeypatch.setenv(name, "0")
+    with monkeypatch.context() as patch:
+        stop_after(1, signal.SIGTERM, patch)
+        assert run(folder) == 143  # a run that is to be replaced
+        patch.setenv(name, "1")  # by a job that failed before it began
+        stop_after(2, signal.SIGTERM, patch)
+        assert run(folder, "resume=never") == 143
+    assert "going on" not in capsys.readouterr().out
+    monkeypatch.setenv(name, "2")
+    assert run(folder, "resume=never") == 0
+    said = "resume=never holds for the first start, not for a restart by torchrun or Slurm"
+    assert said in capsys.readouterr().out
+    assert_same_run(finished, folder)
+
+
+def test_the_commits_of_a_run_are_those_that_it_was_begun_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autowu.trainer import session, summary
+
+    folder = tmp_path / "two_commits"
+    for commit, code in (("1" * 40, 143), ("2" * 40, 0)):
+        with monkeypatch.context() as patch:
+            for module in (session, summary):
+                patch.setattr(module, "commit_of_code", lambda commit=commit: commit)
+            if code:
+                stop_after(2, signal.SIGTERM, patch)
+            assert run(folder) == code
+    result = json.loads((folder / "summary.json").read_text())
+    assert (result["commit"], result["commits"]) == ("2" * 40, ["1" * 40, "2" * 40])
+    assert summary.commit_of_code() is summary.commit_of_code()  # asked for once
 
 
 def test_resume_never_starts_afresh(

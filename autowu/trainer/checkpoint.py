@@ -100,6 +100,23 @@ def save_weights(path: Path, model: dict[str, Any], progress: Progress) -> None:
     )
 
 
+def forget_later_best(path: Path, epoch: int) -> None:
+    """Remove weights of an epoch that the run, which goes on after `epoch`, will make anew.
+
+    It need not come to the same ones, with another number of ranks for instance, and what was best
+    before them was overwritten.
+    """
+    if not path.exists():
+        return
+    try:
+        best = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        is_later = best["epoch"] > epoch
+    except Exception:  # damaged, by whom ever
+        is_later = True
+    if is_later:
+        path.unlink()
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; CheckpointError for a truncated or foreign file."""
     try:

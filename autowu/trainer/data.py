@@ -177,11 +177,20 @@ class ImageData:
         """Of a pass beside the training: decoded images are there sooner than a process is."""
         return 0 if isinstance(images, MemoryImages) else self.num_workers
 
+    @property
+    def num_test_batches(self) -> int:
+        """Those that every rank has; some have one more."""
+        return math.ceil(len(self.test) // self.ranks.world_size / self._test_batch_size)
+
+    @property
+    def _test_batch_size(self) -> int:
+        return max(EVALUATION_BATCH, self.micro_batch_size)
+
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images, each once over all ranks."""
         share = torch.arange(len(self.test))[self.ranks.rank :: self.ranks.world_size]
-        sizes = max(EVALUATION_BATCH, self.micro_batch_size)
-        requests = [Request(0, part) for part in share.split(sizes)] if len(share) else []
+        parts = share.split(self._test_batch_size) if len(share) else ()
+        requests = [Request(0, part) for part in parts]
         loader = Loader(self.test, self._num_side_workers(self.test), self.ranks.device, False)
         for images, labels in loader(requests):
             yield self._to_device(images, labels)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -86,7 +87,8 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
-        if self.is_terminal:
-            self.progress.console.print(line, highlight=False)
-        elif self.speaks:
-            print(line, flush=True)
+        with suppress(OSError):  # whoever read the lines is gone, or their disk is full
+            if self.is_terminal:
+                self.progress.console.print(line, highlight=False)
+            elif self.speaks:
+                print(line, flush=True)

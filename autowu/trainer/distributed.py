@@ -57,9 +57,14 @@ class Ranks:
             _choose_algorithms(self.deterministic)
         if "RANK" in os.environ and not dist.is_initialized():
             on_gpu = self.device.type == "cuda"
-            dist.init_process_group(
-                "nccl" if on_gpu else "gloo", device_id=self.device if on_gpu else None
-            )
+            try:
+                dist.init_process_group(
+                    "nccl" if on_gpu else "gloo", device_id=self.device if on_gpu else None
+                )
+            except (ValueError, dist.DistError) as error:
+                raise ConfigError(f"no ranks without torchrun's environment: {error}") from None
+        elif self.world_size > 1 and not dist.is_initialized():
+            raise ConfigError(f"WORLD_SIZE={self.world_size} without RANK (start by torchrun)")
         return self
 
     def __exit__(
@@ -144,6 +149,8 @@ class Ranks:
                 if self.world_size == 1:
                     raise
                 outcome = [None, error]
+            except OSError as error:
+                outcome = [None, RunError(str(error))]
         if self.world_size > 1:
             dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:

@@ -1,8 +1,10 @@
 """Files that are written whole or not at all."""
 
 import os
+import platform
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +18,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         WriteError: the disk is full, or refuses for another reason; `path` is as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Of this process: where a file system has no locks, another one may be writing the same file.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -28,7 +31,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         # Not there when the file could not be made at all, or has taken the place of `path`.
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # nor to be removed from a file system that became read-only
+            temporary.unlink()
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file, whole or not at all; WriteError when that fails."""
+    with open(source, "rb") as original, atomic_file(path) as file:
+        shutil.copyfileobj(original, file)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed had not written to the end."""
+    for path in folder.glob(".*.tmp"):
+        with suppress(OSError):
+            path.unlink()
 
 
 def append(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from autowu.trainer.errors import TrainingDiverged
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.schedules import Schedule
-from autowu.trainer.signals import StopSignals
+from autowu.trainer.signals import Pace, StopSignals
 
 
 class Journal:
@@ -27,7 +27,7 @@ class Journal:
         ranks: those that share the losses.
         progress: is kept up to date.
         stop: the signals of this rank.
-        every: steps between two looks.
+        every: steps between two looks; several ranks look more often where steps take seconds.
     """
 
     def __init__(
@@ -38,6 +38,8 @@ class Journal:
         self.progress = progress
         self.stop = stop
         self.every = every
+        self._pace = Pace(every)
+        self._step_seconds = 0.0  # before the last look; 0: not known yet
         self._lrs: list[float] = []
         self._losses: list[Tensor] = []
         self._matters: list[bool] = []
@@ -68,8 +70,11 @@ class Journal:
     @property
     def is_due(self) -> bool:
         """Whether all ranks look now; a rank that is alone also does when it shall stop."""
-        alone = self.ranks.world_size == 1 and self.stop.received is not None
-        return alone or (self.progress.step + self.num_unseen) % self.every == 0
+        if (self.progress.step + self.num_unseen) % self.every == 0:
+            return True
+        if self.ranks.world_size == 1:
+            return self.stop.received is not None
+        return self.num_unseen >= self._pace.steps
 
     def look(self, images: ImageData, scheduler: Schedule) -> bool:
         """Average the losses over the ranks and write them down; True when the run shall stop.
@@ -78,10 +83,14 @@ class Journal:
             TrainingDiverged: a loss that must be finite is not.
         """
         progress = self.progress
-        stop = torch.tensor(float(self.stop.received is not None), device=self.ranks.device)
-        *losses, num_stopped = (
-            self.ranks.sum(torch.stack([*self._losses, stop])).double() / self.ranks.world_size
+        told = [float(self.stop.received is not None), self._step_seconds]
+        values = [*self._losses, *torch.tensor(told, device=self.ranks.device)]
+        # In float64 the order of the ranks, which depends on the number of values, is no matter.
+        *losses, num_stopped, step_seconds = (
+            self.ranks.sum(torch.stack(values).double()) / self.ranks.world_size
         ).tolist()
+        if step_seconds:
+            self._pace.took(step_seconds)
         now = time.perf_counter()
         elapsed = now - self._looked_at
         progress.epoch_seconds += elapsed
@@ -92,6 +101,7 @@ class Journal:
 
         first_step = progress.step
         if self._lrs:
+            self._step_seconds = elapsed / len(self._lrs)
             if self.ranks.is_main:
                 self.run.append_steps(first_step, self._lrs, losses)
             progress.step += len(losses)

@@ -1,6 +1,7 @@
 """An epoch of training and one of evaluation."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from autowu.trainer.journal import Journal
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
+from autowu.trainer.signals import Pace, StopSignals
 from autowu.trainer.step import OptimizerStep, forward, missing_gradients
 
 # Skipped steps in a row: after so many it is not the scale of the loss, and they count as steps, so
@@ -96,6 +98,37 @@ def check_skipped(progress: Progress, run: RunDirectory) -> None:
             f"precision=fp16: the last {progress.skipped_in_a_row} gradients were not finite,"
             f" whatever the scale of the loss; {run.last_save('them or among them')}"
         )
+
+
+def watched(
+    batches: Iterable[Batch], num_shared: int, ranks: Ranks, stop: StopSignals
+) -> Iterator[Batch]:
+    """The same batches, between two of which all ranks stop when one was asked to.
+
+    Args:
+        batches: of this rank.
+        num_shared: so many of them every rank has.
+        ranks: those that stop together; every few seconds they ask each other.
+        stop: the signals of this rank.
+
+    Raises:
+        Interrupted: on all ranks.
+    """
+    pace, num_unseen, asked_at = Pace(most=100), 0, time.perf_counter()
+    for number, batch in enumerate(batches):
+        if ranks.world_size == 1:
+            if number > 0 and stop.received is not None:
+                raise Interrupted(stop.number)
+        elif 0 < number < num_shared and num_unseen >= pace.steps:
+            seconds = (time.perf_counter() - asked_at) / num_unseen
+            told = torch.tensor([float(stop.received is not None), seconds], device=ranks.device)
+            num_stopped, seconds = (ranks.sum(told) / ranks.world_size).tolist()
+            if num_stopped > 0:
+                raise Interrupted(stop.number)
+            pace.took(seconds)
+            num_unseen, asked_at = 0, time.perf_counter()
+        yield batch
+        num_unseen += 1
 
 
 @torch.inference_mode()

@@ -15,6 +15,9 @@ class Progress:
     step: int = 0  # optimizer steps done, those that the scaler skipped included
     epoch_losses: list[float] = field(default_factory=list)  # of the epoch under way, so far
     last_lr: float = 0.0  # of the last step
+    gradient_norm: float | None = None  # L2, at the last step of the epoch, once that is done
+    # L2 norms of each parameter and of its gradient at that step, if they are measured.
+    layer_norms: dict[str, dict[str, float]] | None = None
     tests_reported: int = 0  # of the scheduler's tests, in the lines of the epochs so far
     skipped_steps: int = 0  # left out by the scaler because the gradient was not finite
     skipped_in_a_row: int = 0
@@ -24,6 +27,8 @@ class Progress:
     ema_test_accuracy: float | None = None  # % after the last epoch, of the average of the weights
     epoch_seconds: float = 0.0  # of the epoch under way, spent on optimizer steps
     epoch_wait_seconds: float = 0.0  # of those, spent waiting for data
+    begun_afresh: bool = False  # by `resume=never`
+    commits: list[str] = field(default_factory=list)  # of the code, one after the other
     train_seconds: float = 0.0  # spent on optimizer steps, over all sessions
     seconds: float = 0.0  # the evaluations included
 
@@ -37,14 +42,28 @@ class Progress:
         self.skipped_steps += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
+    def note_commit(self, commit: str | None) -> None:
+        """Remember what code trains from here on."""
+        if commit is not None and self.commits[-1:] != [commit]:
+            self.commits.append(commit)
+
+    def note_norms(
+        self, gradient_norm: Tensor, layer_norms: dict[str, tuple[Tensor, Tensor]] | None
+    ) -> None:
+        """Keep what the last step of the epoch measured, for its line of metrics.jsonl."""
+        self.gradient_norm = float(gradient_norm)
+        if layer_norms is not None:
+            self.layer_norms = {
+                name: {"weight": float(weight), "gradient": float(gradient)}
+                for name, (weight, gradient) in layer_norms.items()
+            }
+
     def epoch_done(
         self,
         *,
         test_accuracy: float,
         evaluation_seconds: float,
-        gradient_norm: float,
         ema_test_accuracy: float | None = None,
-        layer_norms: dict[str, tuple[Tensor, Tensor]] | None = None,
         scheduler: Schedule,
         restored_step: int | None,
         batch_size: int,
@@ -55,9 +74,7 @@ class Progress:
         Args:
             test_accuracy: after it, in %.
             evaluation_seconds: that this took.
-            gradient_norm: L2, at the last step of the epoch.
             ema_test_accuracy: of the moving average of the weights, in %; None: there is none.
-            layer_norms: L2 norms of each parameter and of its gradient at that step, if measured.
             scheduler: after the epoch.
             restored_step: of the snapshot that the divergence guard put back, if it did.
             batch_size: images per optimizer step.
@@ -74,14 +91,14 @@ class Progress:
         if self.best_epoch == 0 or test_accuracy > self.best_test_accuracy:
             self.best_test_accuracy, self.best_epoch = test_accuracy, self.epoch
         self.seconds += evaluation_seconds
-        metrics = {
+        metrics: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
             "scheduler_step": scheduler.last_epoch,  # without skipped ones, as steps of tests are
             "train_loss": math.fsum(self.epoch_losses) / num_steps,
             "test_accuracy": test_accuracy,
             "lr": self.last_lr,
-            "gradient_norm": gradient_norm,
+            "gradient_norm": self.gradient_norm,
             "phase": scheduler.phase.name.lower(),
             "skipped_steps": self.skipped_steps,
             "restored_step": restored_step,
@@ -95,11 +112,9 @@ class Progress:
         }
         if ema_test_accuracy is not None:
             self.ema_test_accuracy = metrics["ema_test_accuracy"] = ema_test_accuracy
-        if layer_norms is not None:
-            metrics["layer_norms"] = {
-                name: {"weight": float(weight), "gradient": float(gradient)}
-                for name, (weight, gradient) in layer_norms.items()
-            }
+        if self.layer_norms is not None:
+            metrics["layer_norms"] = self.layer_norms
+        self.gradient_norm = self.layer_norms = None
         self.epoch_losses = []
         self.epoch_seconds = self.epoch_wait_seconds = 0.0
         return metrics

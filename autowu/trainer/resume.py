@@ -1,10 +1,11 @@
 """Where a run begins: at its first step, at a checkpoint, or not at all because it is finished."""
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autowu.trainer.checkpoint import check_same_config, load_checkpoint
+from autowu.trainer.checkpoint import check_same_config, forget_later_best, load_checkpoint
 from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import to_dict, to_yaml
 from autowu.trainer.distributed import Ranks
@@ -39,11 +40,21 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
     if settings.schedule.name == "lr_range_test":
         return _find_range_test(run, settings)
     checkpoint = run.find_checkpoint(settings.resume)
+    if settings.resume == "never" and _is_started_again() and run.last.exists():
+        checkpoint = run.last
     if checkpoint is None:
         return FoundRun(run)
     saved = load_checkpoint(checkpoint)
+    if settings.resume == "never" and not saved["progress"].get("begun_afresh"):
+        return FoundRun(run)  # the run that was to be replaced
     check_same_config(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
+
+
+def _is_started_again() -> bool:
+    """Whether torchrun or Slurm starts the same command once more, after a failure or a requeue."""
+    counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("0", "") for name in counts)
 
 
 def _find_directory(settings: Settings) -> RunDirectory:
@@ -86,12 +97,16 @@ def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) ->
     config = to_yaml(settings)
     if checkpoint is None or saved is None:
         ranks.on_main(lambda: run.start(config))
+        state.progress.begun_afresh = settings.resume == "never"
         return
     with ranks.together():
         state.restore(checkpoint, saved, ranks)
     progress = state.progress
     ranks.on_main(lambda: run.go_on(checkpoint, config, progress.epoch, progress.step))
+    ranks.on_main(lambda: forget_later_best(run.best, progress.epoch))
     if ranks.is_main:
+        if settings.resume == "never":
+            print("resume=never holds for the first start, not for a restart by torchrun or Slurm")
         before = len(saved["ranks"])
         inexact = f", with {ranks.world_size} ranks instead of {before}: not bit for bit"
         print(

@@ -18,14 +18,13 @@ lock            locked by the process that trains the run; a second one ends wit
 
 import json
 import math
-import shutil
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from autowu.trainer.errors import CheckpointError, ConfigError, WriteError
-from autowu.trainer.files import append, atomic_file, sync
+from autowu.trainer.files import append, atomic_file, copy, remove_unfinished, sync
 
 STEPS_HEADER = "step,lr,loss\n"
 
@@ -61,6 +60,11 @@ class RunDirectory:
                     f"{foreign}: lies there without a run (choose another name=..., or resume=never"
                     " to replace it)"
                 )
+            if self.origin.exists() and not self.last.exists():
+                raise CheckpointError(
+                    f"{self.path}: was to begin with {self.origin.read_text()}, which was not"
+                    " copied to the end (give it by resume=PATH once more, or resume=never)"
+                )
             return self.last if self.last.exists() else None
         path = Path(resume)
         path = path / "last.pt" if path.is_dir() else path
@@ -85,6 +89,7 @@ class RunDirectory:
         """Begin a run in this folder; what an earlier run left in it is removed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            remove_unfinished(self.path)
             self._write(self.steps, STEPS_HEADER)  # first: it marks the folder as a run's
             results = (self.summary, self.plot, self.last, self.best, self.metrics)
             range_test = self.path.glob("lr_range_test.*")
@@ -103,14 +108,17 @@ class RunDirectory:
             metrics = _first_lines(source.metrics, epoch)
             steps = _first_lines(source.steps, 1 + step)
             self.path.mkdir(parents=True, exist_ok=True)
-            if not self.last.exists():  # a checkpoint from elsewhere
+            remove_unfinished(self.path)
+            is_from_elsewhere = not self.last.exists()
+            if is_from_elsewhere:
                 self._write(self.origin, str(checkpoint.resolve()))
-                shutil.copy2(checkpoint, self.last)
-                if source.best.exists():
-                    shutil.copy2(source.best, self.best)
             self._write(self.config, config)
             self._write(self.metrics, metrics)
             self._write(self.steps, steps)
+            if is_from_elsewhere:
+                if source.best.exists():
+                    copy(source.best, self.best)
+                copy(checkpoint, self.last)  # the last: without it the same command begins again
         except OSError as error:
             raise CheckpointError(f"{checkpoint}: cannot go on from it: {error}") from None
 

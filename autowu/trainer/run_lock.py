@@ -5,6 +5,7 @@ was killed goes on at once.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,7 +27,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """A block during which no other process has the lock of `folder`.
 
     The folder is made if need be, and removed again if nothing else was put into it. Where the
-    system or the file system has no locks, the block goes without.
+    system or the file system has no locks, the block goes without; of the latter it warns.
 
     Raises:
         CheckpointError: another process has it.
@@ -53,7 +54,7 @@ def _take(path: Path) -> BinaryIO | None:
     while fcntl is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
+            file = _open(path)
         except FileNotFoundError:  # the process that had it removed the folder in between
             if time.monotonic() > until:  # or nobody can make one there, as below /proc
                 return None
@@ -72,8 +73,13 @@ def _take(path: Path) -> BinaryIO | None:
                 ) from None
             time.sleep(0.05)
             continue
-        except OSError:
+        except OSError as error:
             file.close()
+            print(
+                f"warning: {path} cannot be locked ({error.strerror}): take care that no other"
+                " process trains this run at the same time",
+                file=sys.stderr,
+            )
             return None
         if _is_at(path, file):
             # Loader processes may outlive this one for seconds, and would keep the lock.
@@ -81,6 +87,13 @@ def _take(path: Path) -> BinaryIO | None:
             return file
         file.close()  # removed by the process that had it before
     return None
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("ab")
+    except PermissionError:  # it is another user's, in a folder of a group: that can be locked, too
+        return path.open("rb")
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

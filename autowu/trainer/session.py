@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from autowu.trainer.checkpoint import Checkpoints, save_weights
 from autowu.trainer.config_files import to_dict
@@ -15,7 +16,7 @@ from autowu.trainer.errors import Interrupted
 from autowu.trainer.evaluation_weights import weights_to_evaluate
 from autowu.trainer.guard import to_host
 from autowu.trainer.journal import Journal
-from autowu.trainer.loop import evaluate, train_epoch
+from autowu.trainer.loop import evaluate, train_epoch, watched
 from autowu.trainer.nonfinite import explained
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
@@ -23,7 +24,7 @@ from autowu.trainer.schedules import PlateauSchedule
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
-from autowu.trainer.summary import summarize
+from autowu.trainer.summary import commit_of_code, summarize
 from autowu.trainer.tracking import start_tracker
 
 
@@ -43,6 +44,8 @@ def run_to_the_end(
         TrainingDiverged: the last good checkpoint is kept.
     """
     progress = state.progress
+    if ranks.is_main:
+        progress.note_commit(commit_of_code())
     config = to_dict(settings)
     checkpoints = Checkpoints(run, config, settings.checkpoint_every, ranks)
     journal = Journal(run, ranks, progress, stop, settings.log_every)
@@ -74,7 +77,15 @@ def run_to_the_end(
                 checkpoints,
                 say=screen.say,
             )
-            metrics = finish_epoch(state, take_step, images, settings.precision, ranks)
+            if take_step.gradient_norm is not None:  # None: interrupted before this evaluation
+                progress.note_norms(take_step.gradient_norm, take_step.layer_norms)
+            try:
+                if stopping and progress.epoch + 1 < settings.epochs:
+                    raise Interrupted(stop.number)
+                metrics = finish_epoch(state, images, settings.precision, ranks, stop)
+            except Interrupted:
+                checkpoints.save(state)  # all steps of the epoch are done, and not counted yet
+                raise
             stopping = stopping or ranks.any(stop.received is not None)  # during the evaluation
             ranks.on_main(partial(run.append_metrics, metrics))
             if progress.best_epoch == progress.epoch:
@@ -99,25 +110,31 @@ def run_to_the_end(
 
 
 def finish_epoch(
-    state: RunState, take_step: OptimizerStep, images: ImageData, precision: str, ranks: Ranks
+    state: RunState, images: ImageData, precision: str, ranks: Ranks, stop: StopSignals
 ) -> dict[str, Any]:
-    """Evaluate, count the epoch, and give its line of metrics.jsonl."""
+    """Evaluate, count the epoch, and give its line of metrics.jsonl.
+
+    Raises:
+        Interrupted: a rank was asked to stop in the middle; the epoch is not counted.
+    """
     started = time.perf_counter()
     network, epoch = state.network, state.progress.epoch
+
+    def accuracy_of(model: nn.Module) -> float:
+        batches = watched(images.test_batches(), images.num_test_batches, ranks, stop)
+        return evaluate(model, batches, precision, ranks)
+
     with weights_to_evaluate(network, state.optimizer, images, epoch, precision) as differ:
-        accuracy = evaluate(network, images.test_batches(), precision, ranks)
+        accuracy = accuracy_of(network)
         state.evaluated = to_host(network.state_dict()) if differ else None
     ema_accuracy = None
     if state.average is not None:
-        ema_accuracy = evaluate(state.average.module, images.test_batches(), precision, ranks)
+        ema_accuracy = accuracy_of(state.average.module)
     on_gpu = ranks.device.type == "cuda"
-    assert take_step.gradient_norm is not None
     metrics = state.progress.epoch_done(
         test_accuracy=accuracy,
         ema_test_accuracy=ema_accuracy,
         evaluation_seconds=time.perf_counter() - started,
-        gradient_norm=float(take_step.gradient_norm),
-        layer_norms=take_step.layer_norms,
         scheduler=state.scheduler,
         restored_step=state.guard.restored_step,
         batch_size=images.batch_size,

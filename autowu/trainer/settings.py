@@ -149,7 +149,7 @@ class Settings:
     seed: int = limited(0, at_least=0, below=2**63)  # of weights, order and augmentation
     checkpoint_every: int | str = limited("epoch", at_least=1)  # "epoch", "<n> epochs", or steps
     # Steps between two looks at the losses: they are averaged over the ranks and written then, and
-    # a signal is answered.
+    # a signal is answered. Several ranks look more often where so many steps take over 5 seconds.
     log_every: int = limited(20, at_least=1)
     layer_norms: bool = False  # L2 norms of each parameter and its gradient in metrics.jsonl
     check_finite: bool = False  # stop at the first value that is not finite, with its layer; slow

@@ -11,11 +11,27 @@ STDERR = 2  # the file; Python's own writer is not to be called in a handler
 
 # One wish to stop can arrive twice: from Slurm and from torchrun, which passes it on.
 SAME_WISH_SECONDS = 3.0
+ASK_SECONDS = 5.0  # torchrun ends its ranks 30 seconds after it has told them to stop
 
 _HEARD = (
     f"\ntrain.py: stopping after this step; Ctrl-C once more, in {SAME_WISH_SECONDS:g} seconds or"
     " later, ends at once and saves nothing\n"
 )
+
+
+class Pace:
+    """How many steps may lie between two moments at which all ranks ask whether one shall stop.
+
+    As many as take `ASK_SECONDS`, at most `most`; one before it is known how long they take.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.steps = 1
+
+    def took(self, seconds: float) -> None:
+        """A step takes so long: a mean over the ranks, so that all of them count alike."""
+        self.steps = max(1, min(self.most, int(ASK_SECONDS / max(seconds, 1e-9))))
 
 
 class StopSignals:

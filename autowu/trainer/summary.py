@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def summarize(
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
         **surroundings(ranks),
+        **({"commits": progress.commits} if len(progress.commits) > 1 else {}),
     }
 
 
@@ -67,13 +69,13 @@ def _of_autowu(scheduler: Schedule) -> dict[str, Any]:
 
 
 def surroundings(ranks: Ranks) -> dict[str, Any]:
-    """What a result was made with: ranks, device, versions and commit."""
+    """What a result was made with: ranks, device, versions, and the commit that was begun with."""
     on_gpu = ranks.device.type == "cuda"
     return {
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if on_gpu else "cpu",
         "versions": {"python": platform.python_version()} | _versions(),
-        "commit": _commit(),
+        "commit": commit_of_code(),
     }
 
 
@@ -141,8 +143,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str | None:
-    """The git commit of this code, `-dirty` when files differ from it; None outside git."""
+@cache
+def commit_of_code() -> str | None:
+    """The git commit of this code, `-dirty` when files differ from it; None outside git.
+
+    That of the first call, which is to be made before others can change the files.
+    """
     try:
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

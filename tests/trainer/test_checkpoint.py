@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from autowu.trainer.checkpoint import atomic_file, check_same_config, load_checkpoint
+from autowu.trainer.checkpoint import (
+    atomic_file,
+    check_same_config,
+    forget_later_best,
+    load_checkpoint,
+    save_weights,
+)
 from autowu.trainer.errors import CheckpointError
+from autowu.trainer.progress import Progress
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -17,6 +24,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_best_weights_of_an_epoch_that_is_made_anew_are_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    forget_later_best(path, 2)  # there are none
+    for epoch in (2, 3):
+        save_weights(path, {"w": torch.zeros(1)}, Progress(epoch=epoch))
+        forget_later_best(path, 2)
+        assert path.exists() == (epoch == 2)
+    path.write_bytes(b"damaged")
+    forget_later_best(path, 2)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04"])

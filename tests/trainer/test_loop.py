@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from autowu.trainer.distributed import Ranks, choose_device
-from autowu.trainer.errors import ConfigError, TrainingDiverged
+from autowu.trainer.errors import ConfigError, Interrupted, TrainingDiverged
 from autowu.trainer.journal import Journal, check_finite
-from autowu.trainer.loop import MOST_SKIPPED, check_skipped, evaluate
+from autowu.trainer.loop import MOST_SKIPPED, check_skipped, evaluate, watched
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.schedules import Schedule, create
-from autowu.trainer.signals import StopSignals
+from autowu.trainer.signals import Pace, StopSignals
 
 IMAGES = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8) % 3
@@ -83,6 +83,62 @@ def test_a_signal_is_answered_at_the_next_look(journal: Journal) -> None:
     journal.stop.received = 15
     assert journal.is_due
     assert journal.look(NoData(), schedule_after(0)) is True  # type: ignore[arg-type]
+
+
+class TwoRanks(Ranks):
+    """The first of two, of which the other one has the same values and no signal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world_size = 2
+
+    def sum(self, values: Tensor) -> Tensor:
+        return 2 * values
+
+
+def test_all_ranks_look_as_often_as_takes_a_few_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pace = Pace(most=20)
+    assert pace.steps == 1  # until it is known
+    for seconds, steps in ((2.0, 2), (0.001, 20), (60.0, 1), (0.0, 20)):
+        pace.took(seconds)
+        assert pace.steps == steps
+
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    run = RunDirectory(tmp_path / "run")
+    run.start("")
+    journal = Journal(run, TwoRanks(), Progress(), StopSignals(), every=20)
+    looks = []
+    for step in range(1, 41):
+        clock[0] += 60.0 if step == 1 else 2.0 if step < 20 else 0.01  # it compiles first
+        journal.record(0.1, torch.tensor(1.0), must_be_finite=True)
+        if journal.is_due:
+            looks.append(step)
+            journal.look(NoData(), schedule_after(0))  # type: ignore[arg-type]
+    assert looks[:6] == [1, 2, 3, 5, 7, 9] and looks[-2:] == [22, 40]
+
+
+def test_an_evaluation_that_shall_stop_does_so_between_two_batches() -> None:
+    stop = StopSignals()
+
+    def batches_that_tell(number: int) -> Any:
+        for index in range(5):
+            if index == number:
+                stop.received = 15
+            yield index
+
+    assert list(watched(batches_that_tell(9), 5, Ranks(), stop)) == [0, 1, 2, 3, 4]
+    for ranks in (Ranks(), TwoRanks()):
+        stop.received, seen = None, []
+        with pytest.raises(Interrupted):
+            for index in watched(batches_that_tell(1), 5, ranks, stop):
+                seen.append(index)
+        assert seen == [0]
+    stop.received = None
+    # The batch that the other rank does not have: nobody would answer.
+    assert list(watched(batches_that_tell(1), 1, TwoRanks(), stop)) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("is_saved", [True, False])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,10 @@ def test_a_folder_that_nothing_was_put_into_is_removed_again(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("missing", ["system", "file system", "folder", "folder of folders"])
 def test_where_there_are_no_locks_it_goes_without(
-    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
@@ -70,6 +74,25 @@ def test_where_there_are_no_locks_it_goes_without(
         folder = Path("/proc/nobody/run")
     with lock_folder(folder), lock_folder(folder):
         pass
+    warning = f"warning: {folder}/lock cannot be locked (no locks available): take care"
+    assert capsys.readouterr().err.count(warning) == 2 * (missing == "file system")
+
+
+def test_the_lock_of_another_user_counts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Path.open
+
+    def only_to_read(self: Path, mode: str = "r", *arguments: Any) -> Any:
+        if mode == "ab":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(self, mode, *arguments)
+
+    with lock_folder(tmp_path):
+        monkeypatch.setattr(Path, "open", only_to_read)
+        monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+        with pytest.raises(CheckpointError, match="another process"), lock_folder(tmp_path):
+            pass
 
 
 HOLD_WITH_A_CHILD = """

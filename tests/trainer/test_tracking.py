@@ -66,7 +66,6 @@ def test_after_skipped_steps_no_row_goes_back() -> None:
         metrics = progress.epoch_done(
             test_accuracy=0.0,
             evaluation_seconds=0.0,
-            gradient_norm=0.0,
             scheduler=scheduler,
             restored_step=None,
             batch_size=1,
