@@ -40,7 +40,9 @@ for word in "$@"; do
 done
 """
 SCONTROL = """#!/usr/bin/env bash
-if [[ $1 == show ]]; then printf 'node1\\nnode2\\n'; else echo "scontrol $*" >>"$LOG"; fi
+if [[ $3 == 'node[1-4]' ]]; then printf 'node1\\nnode2\\nnode3\\nnode4\\n'
+elif [[ $3 == 'node[3-4]' ]]; then printf 'node3\\nnode4\\n'
+else echo "scontrol $*" >>"$LOG"; fi
 """
 
 
@@ -212,18 +214,68 @@ def test_multi_node_meets_at_the_head(shell: Shell) -> None:
     ]
 
 
-def test_multi_node_takes_its_defaults_from_slurm(shell: Shell) -> None:
-    slurm = {"SLURM_NNODES": 2, "SLURM_JOB_ID": 77, "SLURM_JOB_NODELIST": "node[1-2]"}
+SLURM_JOB = {"SLURM_NNODES": 4, "SLURM_JOB_ID": 77, "SLURM_JOB_NODELIST": "node[1-4]"}
+SLURM_STEP = {"SLURM_STEP_NUM_NODES": 2, "SLURM_STEP_ID": 3, "SLURM_STEP_NODELIST": "node[3-4]"}
+
+
+@pytest.mark.parametrize(
+    ("slurm", "nodes", "endpoint", "name"),
+    [  # the port is 20000 + (101 * job + step) % 10000
+        (SLURM_JOB, 4, "node1:27777", "77"),
+        (SLURM_JOB | SLURM_STEP, 2, "node3:27780", "77.3"),
+        (SLURM_JOB | SLURM_STEP | {"SLURM_JOB_ID": 12345678}, 2, "node3:23481", "12345678.3"),
+    ],
+)
+def test_multi_node_takes_its_defaults_from_the_step_or_else_the_job(
+    shell: Shell, slurm: dict[str, object], nodes: int, endpoint: str, name: str
+) -> None:
     assert shell.dry_run("multi_node.sh", DIGITS, **slurm) == [
-        f"{TORCHRUN} --nnodes 2 --nproc-per-node 1 --rdzv-backend c10d"
-        f" --rdzv-endpoint node1:29500 --rdzv-id 77 train.py --config {DIGITS}"
+        f"{TORCHRUN} --nnodes {nodes} --nproc-per-node 1 --rdzv-backend c10d"
+        f" --rdzv-endpoint {endpoint} --rdzv-id {name} train.py --config {DIGITS}"
     ]
 
 
-def test_several_machines_need_a_head_that_is_not_localhost(shell: Shell) -> None:
+def test_the_first_steps_of_jobs_in_a_row_have_ports_of_their_own(shell: Shell) -> None:
+    ports = set()
+    for job, step in itertools.product((999, 1000), (0, 1)):
+        ids = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": step}
+        (command,) = shell.dry_run("multi_node.sh", DIGITS, **SLURM_JOB | SLURM_STEP | ids)
+        ports.add(int(command.partition("--rdzv-endpoint node3:")[2].split()[0]))
+    assert len(ports) == 4
+    assert all(20000 <= port < 30000 for port in ports)
+
+
+@pytest.mark.parametrize("knobs", [{}, SLURM_JOB | SLURM_STEP | {"SLURM_STEP_NUM_NODES": 1}])
+def test_one_machine_needs_no_port(shell: Shell, knobs: dict[str, object]) -> None:
+    commands = shell.dry_run("multi_node.sh", DIGITS, NPROC=2, **knobs)
+    assert commands == shell.dry_run("train.sh", DIGITS, NPROC=2)
+    (command,) = shell.dry_run("multi_node.sh", DIGITS, HEAD="localhost:1234", **knobs)
+    assert "--rdzv-endpoint localhost:1234 " in command
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["localhost", ":29500", "node1:", "node1:port", "node1:0", "node1:65536", "::1:29500", "a b:1"],
+)
+def test_a_head_that_is_not_host_and_port_is_refused(shell: Shell, head: str) -> None:
+    result = shell.run("multi_node.sh", DIGITS, HEAD=head, DRY_RUN=1)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"multi_node.sh: HEAD={head}: must be host:port, with a port from 1 to 65535\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost", "127.0.0.1", "[::1]", "0.0.0.0"])
+def test_several_machines_need_a_head_that_is_one_of_them(shell: Shell, host: str) -> None:
+    result = shell.run("multi_node.sh", DIGITS, NNODES=2, HEAD=f"{host}:29500", DRY_RUN=1)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"{host}:29500: must be one of the 2 machines, and {host} is another" in result.stderr
+
+
+def test_several_machines_need_a_head(shell: Shell) -> None:
     result = shell.run("multi_node.sh", DIGITS, NNODES=2, DRY_RUN=1)
     assert (result.returncode, result.stdout) == (2, "")
-    assert "HEAD=localhost:29500: must be" in result.stderr
+    assert "HEAD: must be host:port of one of the 2 machines" in result.stderr
 
 
 def test_the_batch_size_sweep_prints_every_cell(shell: Shell) -> None:
