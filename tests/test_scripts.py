@@ -430,6 +430,51 @@ def test_the_slurm_array_has_the_cells_of_the_sweep(shell: Shell) -> None:
     assert shell.run("slurm_array.sbatch", **knobs).returncode == 2
 
 
+def test_cells_that_no_job_of_the_array_runs_are_said(shell: Shell) -> None:
+    knobs: dict[str, object] = {"CONFIGS": DIGITS, "BATCH_SIZES": 64, "SEEDS": "0 1 2 3"}
+    for end, rest in ((0, "1-3"), (2, "3-3")):
+        task = {"SLURM_ARRAY_TASK_ID": 0, "SLURM_ARRAY_TASK_MAX": end}
+        result = shell.run("slurm_array.sbatch", DRY_RUN=1, **knobs, **task)
+        assert (result.returncode, result.stdout.count("seed=0")) == (0, 1)
+        assert result.stderr == (
+            f"warning: the --array ends at {end}, and the last cell is 3; for the rest, with the"
+            f" same knobs: sbatch --array={rest} scripts/slurm_array.sbatch\n"
+        )
+    task = {"SLURM_ARRAY_TASK_ID": 0, "SLURM_ARRAY_TASK_MAX": 3}
+    shell.dry_run("slurm_array.sbatch", **knobs, **task)  # says nothing else
+
+
+@pytest.mark.parametrize("more", [{"LIST": 1}, {"SLURM_ARRAY_TASK_ID": 0}])
+def test_a_slurm_job_that_would_begin_anew_each_time_is_refused(
+    shell: Shell, more: dict[str, object]
+) -> None:
+    knobs = shell.knobs(OVERRIDES="epochs=3 'resume=never'", **more)
+    result = shell.run("slurm_array.sbatch", **knobs)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "OVERRIDES: resume=never would begin anew" in result.stderr
+    assert shell.logged() == []
+
+
+def test_torchrun_has_most_of_the_time_before_a_slurm_job_ends(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    (shell.folder / "python").write_text(f'#!/usr/bin/env bash\necho "${variable}" >>"$LOG"\n')
+    (shell.folder / "python").chmod(0o755)
+    for given in ({}, {variable: 7}):
+        knobs = shell.knobs(PYTHON=shell.folder / "python", SLURM_ARRAY_TASK_ID=0, NPROC=2, **given)
+        assert shell.run("slurm_array.sbatch", **knobs).returncode == 0
+    assert shell.logged() == ["100", "7"]
+
+    from torch.distributed.launcher.api import LaunchConfig
+
+    if not hasattr(LaunchConfig, "shutdown_timeout"):
+        pytest.skip("this torchrun always leaves its processes 30 seconds")
+    monkeypatch.setenv(variable, "100")
+    config = LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1)
+    assert config.shutdown_timeout == 100
+
+
 def test_the_default_array_covers_the_default_cells(shell: Shell) -> None:
     array = shell.run("slurm_array.sbatch", LIST=1).stdout.strip()
     assert f"#SBATCH {array}\n" in (SCRIPTS / "slurm_array.sbatch").read_text()
