@@ -45,6 +45,14 @@ read_cells() {
     if [[ -n $same ]]; then die "two cells have the name $same"; fi
 }
 
+# quoted WORD: as it stands in OVERRIDES. printf %q would not do: it may write $'...', which xargs
+# does not know.
+quoted() {
+    local apostrophe="'\\''"
+    local word=${1//\'/"$apostrophe"}
+    echo "'$word'"
+}
+
 # read_overrides: set the array `overrides` to the words of OVERRIDES.
 read_overrides() {
     local lines

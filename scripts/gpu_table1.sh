@@ -47,7 +47,7 @@ THROUGHPUT=${THROUGHPUT:-cuda}
 CONFIGS=${CONFIGS:-"${stem}_baseline.yaml ${stem}_autowu_constant_cosine.yaml ${stem}_autowu.yaml"}
 BUDGET_CONFIGS=${BUDGET_CONFIGS:-"$CONFIGS ${stem}_autowu_published.yaml"}
 # Epochs take a second or two: saving after each of them would take longer than the training.
-OVERRIDES="data.name=parquet data.root=$(printf %q "$DATA_ROOT") compile=${COMPILE:-true}\
+OVERRIDES="data.name=parquet data.root=$(quoted "$DATA_ROOT") compile=${COMPILE:-true}\
  deterministic=${DETERMINISTIC:-false} checkpoint_every='${CHECKPOINT_EVERY:-20 epochs}'\
 ${OVERRIDES:+ $OVERRIDES}"
 NPROC=${NPROC:-1}

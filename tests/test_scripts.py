@@ -674,6 +674,13 @@ def test_a_piece_ends_in_time_and_the_next_one_goes_on(shell: Shell) -> None:
     assert shell.seeds_run()[2:] == ["seed=0", "seed=1", "seed=2"]
 
 
+@pytest.mark.parametrize("root", ["/dätä", 'it\'s a "folder"', "back\\slash $HOME"])
+def test_the_gpus_data_may_lie_in_a_folder_of_any_name(shell: Shell, root: str) -> None:
+    knobs = gpu_knobs(shell, SEEDS=0, DATA_ROOT=root, LC_ALL="C")
+    assert shell.run("gpu_table1.sh", **knobs).returncode == 0
+    assert f" data.root={root} compile=true " in shell.logged()[0]
+
+
 def test_a_failed_cell_keeps_no_other_from_its_gpu(shell: Shell) -> None:
     knobs = gpu_knobs(
         shell, FAIL=1, STATUS=2, THROUGHPUT="cpu", BUDGETS="10", BUDGET_CONFIGS=DIGITS
