@@ -60,6 +60,10 @@ class ReportError(Exception):
     """What was given cannot be collected; the message is one line."""
 
 
+class UnderWayError(ReportError):
+    """A run is being written, and so has no row yet."""
+
+
 def key_of(row: Mapping[str, str]) -> Key:
     return tuple(row[name] for name in KEY)
 
@@ -139,18 +143,20 @@ def run_row(run: Path) -> Row:
 
     Raises:
         ReportError: a file of it is missing or damaged.
+        UnderWayError: the last line of its metrics.jsonl is not whole.
     """
     summary = _read_json(run / "summary.json")
     try:
         settings = build_settings([run / "config.yaml"], [])
     except ConfigError as error:
-        raise ReportError(f"{run / 'config.yaml'}: {error}") from None
+        words = " ".join(str(error).split())  # a mistake in YAML has several lines
+        raise ReportError(f"{run / 'config.yaml'}: {words}") from None
     row = planned_row(run.name, settings)
     try:
         row |= {
             "status": "done",
             "n": "1",
-            "test_accuracy": format_number(summary["test_accuracy"], ".6f"),
+            "test_accuracy": format(summary["test_accuracy"], ".6f"),
             "switch_step": format_number(summary["switch_step"], "d"),
             "start_lr": format_number(summary["start_lr"], ".6g"),
             "steps_per_epoch": format_number(summary["steps_per_epoch"], "d"),
@@ -187,18 +193,35 @@ def _costs(path: Path) -> Row:
     """Of all epochs: the share of time spent waiting for data, the largest memory of the GPU."""
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
     try:
-        timings = [json.loads(line)["timing"] for line in lines]
-    except (ValueError, KeyError, TypeError):
+        text = path.read_text(encoding="utf-8")
+        if _ends_in_half_a_line(text):
+            raise UnderWayError(f"{path}: its last line is not whole")
+        timings = [json.loads(line)["timing"] for line in text.splitlines()]
+        waits = [t["data_wait"] * t["seconds"] for t in timings if t.get("data_wait") is not None]
+        memory = [t["gpu_memory_gib"] for t in timings if t.get("gpu_memory_gib") is not None]
+        seconds = sum(t["seconds"] for t in timings if t.get("data_wait") is not None)
+        return {
+            "data_wait": format_number(sum(waits) / seconds if seconds else None, ".4f"),
+            "gpu_memory_gib": format_number(max(memory, default=None), ".2f"),
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ReportError(f"{path}: is not a line of JSON an epoch") from None
-    waits = [t["data_wait"] * t["seconds"] for t in timings if t.get("data_wait") is not None]
-    memory = [t["gpu_memory_gib"] for t in timings if t.get("gpu_memory_gib") is not None]
-    seconds = sum(t["seconds"] for t in timings if t.get("data_wait") is not None)
-    return {
-        "data_wait": format_number(sum(waits) / seconds if seconds else None, ".4f"),
-        "gpu_memory_gib": format_number(max(memory, default=None), ".2f"),
-    }
+
+
+def _ends_in_half_a_line(text: str) -> bool:
+    """Whether a line of JSON is still being written.
+
+    >>> [_ends_in_half_a_line(text) for text in ('{}\\n', '{}', '{}\\n{"epo', '{"epo\\n')]
+    [False, False, True, False]
+    """
+    last = text.rpartition("\n")[2]
+    try:
+        if last:
+            json.loads(last)
+    except ValueError:
+        return True
+    return False
 
 
 def format_number(value: float | None, form: str) -> str:

@@ -9,6 +9,9 @@ paired t-test against the baseline of the same seeds). Where results.csv exists,
 are filled: runs of other cells are left out, and counted. Rerunning it changes nothing: a row
 that is done stays as it is, and where the run directory says something else, that is reported;
 --replace takes the run directory's word instead. A cell without a run is a row `not run`.
+
+A run that cannot be read, or two of the same cell, are left out: the rest is written, what is wrong
+is said at the end, and the exit code is 1.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from experiments.collect import (
     Key,
     ReportError,
     Row,
+    UnderWayError,
     find_runs,
     key_of,
     planned_rows,
@@ -48,20 +52,34 @@ def read_results(path: Path) -> list[Row]:
     return rows
 
 
-def collect(folders: Iterable[Path]) -> list[Row]:
+def collect(folders: Iterable[Path]) -> tuple[list[Row], list[str], list[str]]:
     """The rows of all finished runs in some folders.
 
+    Of two runs of the same cell neither has a row: nothing says which of them is meant.
+
+    Returns:
+        The rows, what is to be said about runs under way, and what is wrong with those left out.
+
     Raises:
-        ReportError: two of them are of the same cell, or one cannot be read.
+        ReportError: there is no such folder.
     """
-    found: dict[Key, tuple[Path, Row]] = {}
+    found: dict[Key, list[tuple[Path, Row]]] = {}
+    notes, errors = [], []
     runs = {run.resolve(): run for folder in folders for run in find_runs(folder)}
     for run in runs.values():
-        row = run_row(run)
-        other = found.setdefault(key_of(row), (run, row))
-        if other[0] is not run:
-            raise ReportError(f"{run}: the same cell as {other[0]}, {words_of(key_of(row))}")
-    return [row for _, row in found.values()]
+        try:
+            row = run_row(run)
+        except UnderWayError as error:
+            notes.append(f"under way: {error}")
+            continue
+        except ReportError as error:
+            errors.append(str(error))
+            continue
+        same = found.setdefault(key_of(row), [])
+        same.append((run, row))
+        if len(same) > 1:
+            errors.append(f"{run}: the same cell as {same[0][0]}, {words_of(key_of(row))}")
+    return [same[0][1] for same in found.values() if len(same) == 1], notes, errors
 
 
 def merge(
@@ -210,8 +228,12 @@ def _with_deviation(value: str, deviation: str) -> str:
 
 def report(
     folders: Sequence[Path], plan: Iterable[str], into: Path, *, add: bool, replace: bool
-) -> list[str]:
-    """Bring the three files of an experiment up to date; what is to be said about the runs."""
+) -> tuple[list[str], list[str]]:
+    """Bring the three files of an experiment up to date.
+
+    Returns:
+        What is to be said about the runs, and what is wrong with those that were left out.
+    """
     path = into / "results.csv"
     rows = read_results(path)
     is_new = not rows
@@ -219,9 +241,11 @@ def report(
     planned = {key_of(row): row for row in planned_rows(plan)}
     rows += [row for key, row in planned.items() if key not in known]
     add = add or (is_new and not planned)
-    merged, notes = merge(rows, collect(folders), add=add, replace=replace)
+    runs, under_way, errors = collect(folders)
+    merged, notes = merge(rows, runs, add=add, replace=replace)
+    notes += under_way
     if not merged:
-        return [*notes, "no finished run and no planned cell: nothing is written"]
+        return [*notes, "no finished run and no planned cell: nothing is written"], errors
     into.mkdir(parents=True, exist_ok=True)
     lines = summarize(merged)
     if merged != read_rows(path):
@@ -231,7 +255,7 @@ def report(
     num_done = sum(row["status"] == "done" for row in merged if row["source"] == "ours")
     num_ours = sum(row["source"] == "ours" for row in merged)
     written = [str(into / name) for name in ("summary.csv", "summary.md")]
-    return [*notes, f"{path}: {num_done} of {num_ours} cells are done", *written]
+    return [*notes, f"{path}: {num_done} of {num_ours} cells are done", *written], errors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,14 +291,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             plan = sys.stdin.read().splitlines()
         elif options.plan:
             plan = Path(options.plan).read_text(encoding="utf-8").splitlines()
-        notes = report(
+        notes, errors = report(
             options.folders, plan, options.into, add=options.add, replace=options.replace
         )
     except (ReportError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2
-    print("\n".join(notes))
-    return 0
+    print("\n".join(notes), flush=True)
+    for error in errors:
+        print(f"report: left out: {error}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 if __name__ == "__main__":

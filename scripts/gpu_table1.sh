@@ -8,7 +8,7 @@
 #
 # A piece ends with SIGTERM, after which the cell saves, and the next piece goes on within the same
 # epoch. Exit code 75: there is more to do. 1: a cell failed. After each piece the finished cells
-# are filled into experiments/table1/results.csv.
+# are filled into experiments/table1/results.csv; runs that cannot be read are said and left out.
 #
 # DATA_ROOT          folder with train*.parquet and test*.parquet (data/cifar10-jpeg)
 # PIECES             (1)
@@ -117,7 +117,10 @@ for ((number = 1; number <= PIECES; number++)); do
     has_failed=false
     piece || status=$?
     if is_dry_run; then exit "$status"; fi
-    if [[ -d $OUTPUT_DIR ]]; then "$PYTHON" -m experiments.report "$OUTPUT_DIR" --into "$REPORT"; fi
+    if [[ -d $OUTPUT_DIR ]]; then
+        "$PYTHON" -m experiments.report "$OUTPUT_DIR" --into "$REPORT" ||
+            echo "going on, though the report of $OUTPUT_DIR ended with exit code $?" >&2
+    fi
     if [[ -n $stop_status ]]; then exit "$stop_status"; fi
     if [[ $status != 124 ]]; then break; fi
     echo "piece $number ended after $SECONDS s" >&2

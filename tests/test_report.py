@@ -234,16 +234,22 @@ def test_runs_on_other_data_are_another_line(tmp_path: Path) -> None:
     ]
 
 
-def damage(runs: Path, what: str) -> None:
+def damage(runs: Path, what: str | None) -> None:
     run = write_run(runs, "digits", 0, 95.0)
     if what == "json":
         (run / "summary.json").write_text("{")
     elif what == "empty":
         (run / "summary.json").write_text("{}")
-    elif what == "diverged":
-        (run / "summary.json").write_text(json.dumps({**SUMMARY, "test_accuracy": "high"}))
+    elif what in ("high", None):
+        (run / "summary.json").write_text(json.dumps({**SUMMARY, "test_accuracy": what}))
     elif what == "config":
         (run / "config.yaml").unlink()
+    elif what == "yaml":
+        (run / "config.yaml").write_text("epochs: [8\nseed: 0\n")
+    elif what == "half a line":
+        (run / "metrics.jsonl").write_text('{"timi\n{"timing": {"seconds": 1.0}}\n')
+    elif what == "no seconds":
+        (run / "metrics.jsonl").write_text('{"timing": {"data_wait": 1.0}}\n')
     elif what == "name":
         run.rename(runs / "digits-seed0")
     elif what == "other batch":
@@ -257,22 +263,61 @@ def damage(runs: Path, what: str) -> None:
     [
         ("json", "summary.json: cannot be read"),
         ("empty", "summary.json: has no test_accuracy"),
-        ("diverged", "summary.json: "),
+        ("high", "summary.json: "),
+        (None, "summary.json: "),
         ("config", "config.yaml"),
+        ("yaml", "config.yaml: not valid YAML"),
+        ("half a line", "metrics.jsonl: is not a line of JSON an epoch"),
+        ("no seconds", "metrics.jsonl: is not a line of JSON an epoch"),
         ("name", "digits-seed0: must be called <config>-batch<B>[-<variant>]-seed<S>"),
         ("other batch", "digits-batch64-seed0: its settings have batch_size=128"),
         ("twice", "the same cell as "),
     ],
 )
-def test_a_damaged_run_is_one_line_and_nothing_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, message: str
+def test_a_damaged_run_is_one_line_and_the_rest_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str | None, message: str
 ) -> None:
     damage(tmp_path / "runs", what)
-    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 2
-    error = capsys.readouterr().err
+    write_run(tmp_path / "runs", "digits", 1, 97.0)
+    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 1
+    output, error = capsys.readouterr()
+    assert error.startswith("report: left out: ")
     assert message in error
     assert error.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert "1 of 1 cells are done" in output
+    assert [row["seed"] for row in results(tmp_path / "out")] == ["1"]
+
+
+def test_every_damaged_run_is_said_and_the_row_it_had_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(tmp_path / "runs", "digits", seed, 97.0) for seed in range(3)]
+    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 0
+    before = results(tmp_path / "out")
+    for run in runs[:2]:
+        (run / "config.yaml").unlink()
+    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(str(run) in line for run, line in zip(runs, lines, strict=False))
+    assert results(tmp_path / "out") == before
+
+
+def test_a_run_that_is_being_written_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "runs", "digits", 0, 95.0)
+    line = '{"timing": {"seconds": 1.0, "data_wait": 0.1}}'
+    (run / "metrics.jsonl").write_text(f"{line}\n{line[:20]}")
+    write_run(tmp_path / "runs", "digits", 1, 97.0)
+    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 0
+    output, error = capsys.readouterr()
+    assert error == ""
+    assert f"under way: {run / 'metrics.jsonl'}" in output
+    assert [row["seed"] for row in results(tmp_path / "out")] == ["1"]
+    (run / "metrics.jsonl").write_text(f"{line}\n{line}\n")
+    assert report(tmp_path / "runs", "--into", tmp_path / "out", "--add") == 0
+    assert [row["seed"] for row in results(tmp_path / "out")] == ["1", "0"]
 
 
 def test_other_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,10 +30,11 @@ DEFAULT_CONFIGS = [
     for name in ("baseline", "autowu_constant_cosine", "autowu")
 ]
 # Logs its arguments. A seed in FAIL ends it with STATUS; one in WAIT lets it wait for a signal and
-# then end with 1, as torchrun does, noting each signal it got.
+# then end with 1, as torchrun does, noting each signal it got. A report ends with REPORT_STATUS.
 STUB = """#!/usr/bin/env bash
 for signal in INT TERM; do trap "echo $signal >>'$LOG'; exit 1" $signal; done
 echo "$*" >>"$LOG"
+if [[ $* == *experiments.report* ]]; then exit "${REPORT_STATUS:-0}"; fi
 for word in "$@"; do
     if [[ $word == seed=${FAIL:-none} ]]; then exit "$STATUS"; fi
     if [[ $word == seed=${WAIT:-none} ]]; then for _ in {1..500}; do sleep 0.02; done; fi
@@ -672,6 +673,19 @@ def test_a_piece_ends_in_time_and_the_next_one_goes_on(shell: Shell) -> None:
     result = shell.run("gpu_table1.sh", **gpu_knobs(shell))
     assert (result.returncode, shell.logged()[-1]) == (0, report)
     assert shell.seeds_run()[2:] == ["seed=0", "seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "status"),
+    [({"SEEDS": 0}, 0), ({"SEEDS": 1, "WAIT": 1, "PIECE_SECONDS": 2, "SAVE_SECONDS": 1}, 75)],
+)
+def test_a_report_that_leaves_runs_out_does_not_end_the_pieces(
+    shell: Shell, knobs: dict[str, object], status: int
+) -> None:
+    (shell.folder / "runs").mkdir()
+    result = shell.run("gpu_table1.sh", **gpu_knobs(shell, REPORT_STATUS=1, **knobs))
+    assert result.returncode == status
+    assert f"the report of {shell.folder}/runs ended with exit code 1\n" in result.stderr
 
 
 @pytest.mark.parametrize("root", ["/dätä", 'it\'s a "folder"', "back\\slash $HOME"])
