@@ -138,7 +138,7 @@ def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> 
         values = values.detach().cpu().flatten().tolist()
     for index, value in enumerate(islice(values, scheduler.settings.total_steps)):
         try:
-            if isinstance(value, bool):
+            if isinstance(value, bool) or getattr(value, "dtype", None) in (bool, torch.bool):
                 raise TypeError
             number = float(value)
         except (TypeError, ValueError, OverflowError):

@@ -60,10 +60,6 @@ class ReportError(Exception):
     """What was given cannot be collected; the message is one line."""
 
 
-class UnderWayError(ReportError):
-    """A run is being written, and so has no row yet."""
-
-
 def key_of(row: Mapping[str, str]) -> Key:
     return tuple(row[name] for name in KEY)
 
@@ -143,7 +139,6 @@ def run_row(run: Path) -> Row:
 
     Raises:
         ReportError: a file of it is missing or damaged.
-        UnderWayError: the last line of its metrics.jsonl is not whole.
     """
     summary = _read_json(run / "summary.json")
     try:
@@ -169,7 +164,7 @@ def run_row(run: Path) -> Row:
             "precision": settings.precision,
             "compile": str(settings.compile).lower(),
             "torch": str(summary["versions"]["torch"]),
-            "commit": _short(summary["commit"] or ""),
+            "commit": "+".join(map(_short, summary.get("commits", [summary["commit"] or ""]))),
             "device": str(summary["device"]),
         }
     except KeyError as error:
@@ -194,10 +189,8 @@ def _costs(path: Path) -> Row:
     if not path.exists():
         return {}
     try:
-        text = path.read_text(encoding="utf-8")
-        if _ends_in_half_a_line(text):
-            raise UnderWayError(f"{path}: its last line is not whole")
-        timings = [json.loads(line)["timing"] for line in text.splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        timings = [json.loads(line)["timing"] for line in lines]
         waits = [t["data_wait"] * t["seconds"] for t in timings if t.get("data_wait") is not None]
         memory = [t["gpu_memory_gib"] for t in timings if t.get("gpu_memory_gib") is not None]
         seconds = sum(t["seconds"] for t in timings if t.get("data_wait") is not None)
@@ -207,21 +200,6 @@ def _costs(path: Path) -> Row:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ReportError(f"{path}: is not a line of JSON an epoch") from None
-
-
-def _ends_in_half_a_line(text: str) -> bool:
-    """Whether a line of JSON is still being written.
-
-    >>> [_ends_in_half_a_line(text) for text in ('{}\\n', '{}', '{}\\n{"epo', '{"epo\\n')]
-    [False, False, True, False]
-    """
-    last = text.rpartition("\n")[2]
-    try:
-        if last:
-            json.loads(last)
-    except ValueError:
-        return True
-    return False
 
 
 def format_number(value: float | None, form: str) -> str:

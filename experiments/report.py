@@ -27,7 +27,6 @@ from experiments.collect import (
     Key,
     ReportError,
     Row,
-    UnderWayError,
     find_runs,
     key_of,
     planned_rows,
@@ -52,26 +51,23 @@ def read_results(path: Path) -> list[Row]:
     return rows
 
 
-def collect(folders: Iterable[Path]) -> tuple[list[Row], list[str], list[str]]:
+def collect(folders: Iterable[Path]) -> tuple[list[Row], list[str]]:
     """The rows of all finished runs in some folders.
 
     Of two runs of the same cell neither has a row: nothing says which of them is meant.
 
     Returns:
-        The rows, what is to be said about runs under way, and what is wrong with those left out.
+        The rows, and what is wrong with the runs that were left out.
 
     Raises:
         ReportError: there is no such folder.
     """
     found: dict[Key, list[tuple[Path, Row]]] = {}
-    notes, errors = [], []
+    errors = []
     runs = {run.resolve(): run for folder in folders for run in find_runs(folder)}
     for run in runs.values():
         try:
             row = run_row(run)
-        except UnderWayError as error:
-            notes.append(f"under way: {error}")
-            continue
         except ReportError as error:
             errors.append(str(error))
             continue
@@ -79,7 +75,7 @@ def collect(folders: Iterable[Path]) -> tuple[list[Row], list[str], list[str]]:
         same.append((run, row))
         if len(same) > 1:
             errors.append(f"{run}: the same cell as {same[0][0]}, {words_of(key_of(row))}")
-    return [same[0][1] for same in found.values() if len(same) == 1], notes, errors
+    return [same[0][1] for same in found.values() if len(same) == 1], errors
 
 
 def merge(
@@ -241,9 +237,8 @@ def report(
     planned = {key_of(row): row for row in planned_rows(plan)}
     rows += [row for key, row in planned.items() if key not in known]
     add = add or (is_new and not planned)
-    runs, under_way, errors = collect(folders)
+    runs, errors = collect(folders)
     merged, notes = merge(rows, runs, add=add, replace=replace)
-    notes += under_way
     if not merged:
         return [*notes, "no finished run and no planned cell: nothing is written"], errors
     into.mkdir(parents=True, exist_ok=True)

@@ -53,20 +53,13 @@ quoted() {
     echo "'$word'"
 }
 
-# read_overrides: set the array `overrides` to the words of OVERRIDES.
-read_overrides() {
-    local lines
-    # xargs splits as a shell does, quotes included, and expands nothing.
-    lines=$(xargs -r printf '%s\n' <<<"${OVERRIDES:-}") || die "OVERRIDES=$OVERRIDES: bad quotes"
-    mapfile -t overrides <<<"$lines"
-}
-
 # run_cell NAME CONFIG [key=value]...: nothing when it is finished; otherwise train, or go on.
 run_cell() {
     local name=$1 config=$2 overrides override word words
     words=("output_dir=$OUTPUT_DIR" "name=$1" "${@:3}")
-    read_overrides
-    for override in "${overrides[@]}"; do
+    # xargs splits as a shell does, quotes included, and expands nothing.
+    overrides=$(xargs -r printf '%s\n' <<<"${OVERRIDES:-}") || die "OVERRIDES=$OVERRIDES: bad quotes"
+    while read -r override; do
         if [[ -z $override ]]; then continue; fi
         if [[ $override != *=* ]]; then die "OVERRIDES: $override must be key=value"; fi
         for word in "${words[@]}"; do
@@ -75,7 +68,7 @@ run_cell() {
             fi
         done
         words+=("$override")
-    done
+    done <<<"$overrides"
 
     if [[ -e $OUTPUT_DIR/$name/summary.json ]]; then
         echo "done: $OUTPUT_DIR/$name" >&2

@@ -305,8 +305,9 @@ def stop_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             {"RANK": "0", "WORLD_SIZE": "1"},
-            "without torchrun's environment: .*MASTER_ADDR",
+            "not torchrun's whole environment: .*MASTER_ADDR",
         ),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "not torchrun's whole environment"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 without RANK"),
     ],
 )
@@ -355,7 +356,10 @@ def test_training_goes_on_when_nobody_reads_its_lines(
     def gone(*values: object, **options: object) -> None:
         raise BrokenPipeError
 
+    replaced = []
     with monkeypatch.context() as patch:
         patch.setattr("autowu.trainer.display.print", gone, raising=False)
+        patch.setattr("os.dup2", lambda *files: replaced.append(files))
         assert main([f"output_dir={tmp_path}", "name=run", "epochs=1", "data.batch_size=64"]) == 0
     assert (tmp_path / "run" / "summary.json").exists()
+    assert replaced  # what could not be written is not tried again at exit

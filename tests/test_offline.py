@@ -105,7 +105,9 @@ def test_losses_that_are_not_finite_are_allowed() -> None:
     assert not scheduler.diverged
 
 
-@pytest.mark.parametrize("loss", ["high", None, [1.0], 1j, 10**400, True])
+@pytest.mark.parametrize(
+    "loss", ["high", None, [1.0], 1j, 10**400, True, np.True_, torch.tensor(True)]
+)
 def test_a_loss_that_is_no_number_is_named_with_its_place(loss: Any) -> None:
     with pytest.raises(TypeError, match=r"losses\[2\] must be a number, got "):
         replay([1.0, 2.0, loss], TOTAL_STEPS)

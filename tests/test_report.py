@@ -303,23 +303,6 @@ def test_every_damaged_run_is_said_and_the_row_it_had_stays(
     assert results(tmp_path / "out") == before
 
 
-def test_a_run_that_is_being_written_is_passed_over(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = write_run(tmp_path / "runs", "digits", 0, 95.0)
-    line = '{"timing": {"seconds": 1.0, "data_wait": 0.1}}'
-    (run / "metrics.jsonl").write_text(f"{line}\n{line[:20]}")
-    write_run(tmp_path / "runs", "digits", 1, 97.0)
-    assert report(tmp_path / "runs", "--into", tmp_path / "out") == 0
-    output, error = capsys.readouterr()
-    assert error == ""
-    assert f"under way: {run / 'metrics.jsonl'}" in output
-    assert [row["seed"] for row in results(tmp_path / "out")] == ["1"]
-    (run / "metrics.jsonl").write_text(f"{line}\n{line}\n")
-    assert report(tmp_path / "runs", "--into", tmp_path / "out", "--add") == 0
-    assert [row["seed"] for row in results(tmp_path / "out")] == ["1", "0"]
-
-
 def test_other_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "results.csv").write_text("method,accuracy\nautowu,95\n")
     (tmp_path / "plan").write_text("python other.py\n")

@@ -445,17 +445,6 @@ def test_cells_that_no_job_of_the_array_runs_are_said(shell: Shell) -> None:
     shell.dry_run("slurm_array.sbatch", **knobs, **task)  # says nothing else
 
 
-@pytest.mark.parametrize("more", [{"LIST": 1}, {"SLURM_ARRAY_TASK_ID": 0}])
-def test_a_slurm_job_that_would_begin_anew_each_time_is_refused(
-    shell: Shell, more: dict[str, object]
-) -> None:
-    knobs = shell.knobs(OVERRIDES="epochs=3 'resume=never'", **more)
-    result = shell.run("slurm_array.sbatch", **knobs)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert "OVERRIDES: resume=never would begin anew" in result.stderr
-    assert shell.logged() == []
-
-
 def test_torchrun_has_most_of_the_time_before_a_slurm_job_ends(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -95,7 +96,7 @@ def without_seconds(progress: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in progress.items()
-        if not key.endswith("seconds") and key != "begun_afresh"
+        if not key.endswith("seconds") and key != "begun_by"
     }
 
 
@@ -427,6 +428,31 @@ def test_other_settings_are_another_run_and_the_same_ones_are_found_again(
     assert (tmp_path / f"{main_name}-weight_decay=0.6" / "summary.json").exists()
 
 
+def test_a_signal_while_statistics_are_measured_does_not_wait_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from autowu.trainer.data import ImageData
+
+    free = ["optimizer.name=schedulefree", "epochs=2"]
+    assert run(tmp_path / "calm", *free) == 0
+    seen = []
+    with monkeypatch.context() as patch:
+        first_batches = ImageData.first_batches
+
+        def interrupted(self: ImageData, epoch: int, num_steps: int) -> Any:
+            for batch in first_batches(self, epoch, num_steps):
+                seen.append(epoch)
+                if len(seen) == 25:  # the third of the second epoch
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+
+        patch.setattr(ImageData, "first_batches", interrupted)
+        assert run(tmp_path / "interrupted", *free) == 143
+    assert seen == [0] * 22 + [1] * 3
+    assert run(tmp_path / "interrupted", *free) == 0
+    assert_same_run(tmp_path / "calm", tmp_path / "interrupted")
+
+
 def test_a_checkpoint_from_elsewhere_that_was_copied_by_half_is_copied_again(
     finished: Path,
     tmp_path: Path,
@@ -439,7 +465,7 @@ def test_a_checkpoint_from_elsewhere_that_was_copied_by_half_is_copied_again(
         assert run(source) == 143
 
     def full(original: Path, path: Path) -> None:
-        path.with_name(f".{path.name}.elsewhere.1.tmp").write_bytes(b"the first half")
+        (path.with_name(f".{path.name}.{platform.node()}.{2**22 + 1}.tmp")).touch()  # of a dead one
         raise WriteError(f"{path}: cannot be written: No space left on device")
 
     with monkeypatch.context() as patch:
@@ -453,9 +479,16 @@ def test_a_checkpoint_from_elsewhere_that_was_copied_by_half_is_copied_again(
     assert not list(copied.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+@pytest.mark.parametrize(
+    ("name", "job"),
+    [
+        ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID"),
+        ("SLURM_RESTART_COUNT", "SLURM_JOB_ID"),
+    ],
+)
 def test_resume_never_goes_on_when_it_is_the_job_that_is_started_again(
     name: str,
+    job: str,
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -463,13 +496,16 @@ def test_resume_never_goes_on_when_it_is_the_job_that_is_started_again(
 ) -> None:
     folder = tmp_path / "again"
     monkeypatch.setenv(name, "0")
+    monkeypatch.setenv(job, "1")
     with monkeypatch.context() as patch:
         stop_after(1, signal.SIGTERM, patch)
-        assert run(folder) == 143  # a run that is to be replaced
+        assert run(folder, "resume=never") == 143  # a run that is to be replaced
+        patch.setenv(job, "2")
         patch.setenv(name, "1")  # by a job that failed before it began
         stop_after(2, signal.SIGTERM, patch)
         assert run(folder, "resume=never") == 143
     assert "going on" not in capsys.readouterr().out
+    monkeypatch.setenv(job, "2")
     monkeypatch.setenv(name, "2")
     assert run(folder, "resume=never") == 0
     said = "resume=never holds for the first start, not for a restart by torchrun or Slurm"
@@ -491,7 +527,7 @@ def test_the_commits_of_a_run_are_those_that_it_was_begun_with(
                 stop_after(2, signal.SIGTERM, patch)
             assert run(folder) == code
     result = json.loads((folder / "summary.json").read_text())
-    assert (result["commit"], result["commits"]) == ("2" * 40, ["1" * 40, "2" * 40])
+    assert (result["commit"], result["commits"]) == ("1" * 40, ["1" * 40, "2" * 40])
     assert summary.commit_of_code() is summary.commit_of_code()  # asked for once
 
 

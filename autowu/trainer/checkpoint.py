@@ -109,9 +109,10 @@ def forget_later_best(path: Path, epoch: int) -> None:
     if not path.exists():
         return
     try:
-        best = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        is_later = best["epoch"] > epoch
-    except Exception:  # damaged, by whom ever
+        is_later = torch.load(path, map_location="cpu", weights_only=True)["epoch"] > epoch
+    except (OSError, MemoryError):
+        raise  # the weights may be good
+    except Exception:  # damaged
         is_later = True
     if is_later:
         path.unlink()

@@ -1,6 +1,8 @@
 """What a run shows while it trains: a line an epoch, and on a terminal a progress bar."""
 
 import math
+import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -87,8 +89,11 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
-        with suppress(OSError):  # whoever read the lines is gone, or their disk is full
+        try:
             if self.is_terminal:
                 self.progress.console.print(line, highlight=False)
             elif self.speaks:
                 print(line, flush=True)
+        except OSError:  # whoever read the lines is gone, or their disk is full
+            with suppress(OSError):  # what is left of them must not fail at exit either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

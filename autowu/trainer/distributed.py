@@ -61,8 +61,10 @@ class Ranks:
                 dist.init_process_group(
                     "nccl" if on_gpu else "gloo", device_id=self.device if on_gpu else None
                 )
-            except (ValueError, dist.DistError) as error:
-                raise ConfigError(f"no ranks without torchrun's environment: {error}") from None
+            except ValueError as error:
+                raise _alone(ConfigError(f"not torchrun's whole environment: {error}")) from None
+            except dist.DistError as error:
+                raise _alone(RunError(f"the ranks cannot meet: {error}")) from None
         elif self.world_size > 1 and not dist.is_initialized():
             raise ConfigError(f"WORLD_SIZE={self.world_size} without RANK (start by torchrun)")
         return self
@@ -179,6 +181,12 @@ class Ranks:
                 if rank > 0:
                     each.args = (f"{each} (rank {rank})",)
                 raise each
+
+
+def _alone(error: RunError) -> RunError:
+    """The same of this rank alone, which says so itself."""
+    error.is_shared = False
+    return error
 
 
 def choose_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:

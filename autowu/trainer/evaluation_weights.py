@@ -5,7 +5,7 @@ average `x`; its `train()` and `eval()` exchange the two. Running statistics of 
 to `y` then, and are measured anew at `x`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -26,6 +26,7 @@ def weights_to_evaluate(
     images: ImageData,
     epoch: int,
     precision: str = "fp32",
+    watch: Callable[[Iterator[Tensor], int], Iterable[Tensor]] = lambda batches, _: batches,
 ) -> Iterator[bool]:
     """A block in which the network has the weights to evaluate; afterwards it is as it was.
 
@@ -35,6 +36,8 @@ def weights_to_evaluate(
         images: for running statistics, from the beginning of `epoch`.
         epoch: epochs done when this one began.
         precision: of the forward passes.
+        watch: is given the images of these passes and their number, the same on all ranks, and
+            may interrupt them.
 
     Yields:
         Whether the weights in the block are others than those in training.
@@ -48,7 +51,8 @@ def weights_to_evaluate(
     try:
         devices = [tensors[0].device] if tensors[0].is_cuda else []
         with torch.random.fork_rng(devices), autocast(tensors[0].device, precision):
-            update_bn(_inputs(images, epoch), network)
+            num_batches = min(STATISTICS_STEPS, images.steps_per_epoch) * images.accumulate
+            update_bn(watch(_inputs(images, epoch), num_batches), network)
         yield True
     finally:
         optimizer.train()  # type: ignore[attr-defined]

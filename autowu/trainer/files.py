@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,10 +43,25 @@ def copy(source: Path, path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that was killed had not written to the end."""
+    """Remove what a process that was killed had not written to the end.
+
+    That is known of processes of this machine; what another one wrote is removed after an hour.
+    """
     for path in folder.glob(".*.tmp"):
         with suppress(OSError):
-            path.unlink()
+            if _is_dead(path) or time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
+
+
+def _is_dead(temporary: Path) -> bool:
+    start, _, process = temporary.stem.rpartition(".")
+    if os.name != "posix" or not start.endswith(f".{platform.node()}") or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    return int(process) == os.getpid()  # of an earlier one of this number: this one writes none now
 
 
 def append(path: Path, text: str) -> None:

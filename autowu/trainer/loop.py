@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from autowu.trainer.run_state import RunState
 from autowu.trainer.signals import Pace, StopSignals
 from autowu.trainer.step import OptimizerStep, forward, missing_gradients
 
+T = TypeVar("T")
 # Skipped steps in a row: after so many it is not the scale of the loss, and they count as steps, so
 # that AutoWU gets to see losses that are lost. `replay` counts alike.
 SCALER_STEPS = probe.MOST_SKIPPED
@@ -100,9 +102,7 @@ def check_skipped(progress: Progress, run: RunDirectory) -> None:
         )
 
 
-def watched(
-    batches: Iterable[Batch], num_shared: int, ranks: Ranks, stop: StopSignals
-) -> Iterator[Batch]:
+def watched(batches: Iterable[T], num_shared: int, ranks: Ranks, stop: StopSignals) -> Iterator[T]:
     """The same batches, between two of which all ranks stop when one was asked to.
 
     Args:
@@ -115,18 +115,21 @@ def watched(
         Interrupted: on all ranks.
     """
     pace, num_unseen, asked_at = Pace(most=100), 0, time.perf_counter()
+    batch_seconds = 0.0  # before the last question, the wait for the device included; 0: not known
     for number, batch in enumerate(batches):
         if ranks.world_size == 1:
             if number > 0 and stop.received is not None:
                 raise Interrupted(stop.number)
         elif 0 < number < num_shared and num_unseen >= pace.steps:
-            seconds = (time.perf_counter() - asked_at) / num_unseen
-            told = torch.tensor([float(stop.received is not None), seconds], device=ranks.device)
-            num_stopped, seconds = (ranks.sum(told) / ranks.world_size).tolist()
-            if num_stopped > 0:
+            told = [float(stop.received is not None), batch_seconds]
+            sums = ranks.sum(torch.tensor(told, device=ranks.device)).tolist()
+            if sums[0] > 0:
                 raise Interrupted(stop.number)
-            pace.took(seconds)
-            num_unseen, asked_at = 0, time.perf_counter()
+            if sums[1] > 0:
+                pace.took(sums[1] / ranks.world_size)
+            now = time.perf_counter()
+            batch_seconds = (now - asked_at) / num_unseen
+            num_unseen, asked_at = 0, now
         yield batch
         num_unseen += 1
 

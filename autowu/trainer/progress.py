@@ -27,7 +27,7 @@ class Progress:
     ema_test_accuracy: float | None = None  # % after the last epoch, of the average of the weights
     epoch_seconds: float = 0.0  # of the epoch under way, spent on optimizer steps
     epoch_wait_seconds: float = 0.0  # of those, spent waiting for data
-    begun_afresh: bool = False  # by `resume=never`
+    begun_by: list[str] = field(default_factory=list)  # the job that `resume=never` was given to
     commits: list[str] = field(default_factory=list)  # of the code, one after the other
     train_seconds: float = 0.0  # spent on optimizer steps, over all sessions
     seconds: float = 0.0  # the evaluations included
@@ -43,7 +43,9 @@ class Progress:
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def note_commit(self, commit: str | None) -> None:
-        """Remember what code trains from here on."""
+        """Remember what code trains from here on; `unknown` did before such a note was made."""
+        if self.step > 0 and not self.commits:
+            self.commits.append("unknown")
         if commit is not None and self.commits[-1:] != [commit]:
             self.commits.append(commit)
 

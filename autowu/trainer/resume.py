@@ -1,6 +1,7 @@
 """Where a run begins: at its first step, at a checkpoint, or not at all because it is finished."""
 
 import os
+import platform
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,21 +41,31 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
     if settings.schedule.name == "lr_range_test":
         return _find_range_test(run, settings)
     checkpoint = run.find_checkpoint(settings.resume)
-    if settings.resume == "never" and _is_started_again() and run.last.exists():
-        checkpoint = run.last
+    if checkpoint is None and any(_restarts()) and run.last.exists():
+        begun_by = load_checkpoint(run.last)["progress"].get("begun_by", [])
+        if begun_by and any(
+            again and job == own
+            for again, job, own in zip(_restarts(), begun_by, _job(), strict=True)
+        ):
+            checkpoint = run.last  # not a run that was to be replaced
     if checkpoint is None:
         return FoundRun(run)
     saved = load_checkpoint(checkpoint)
-    if settings.resume == "never" and not saved["progress"].get("begun_afresh"):
-        return FoundRun(run)  # the run that was to be replaced
     check_same_config(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
 
 
-def _is_started_again() -> bool:
-    """Whether torchrun or Slurm starts the same command once more, after a failure or a requeue."""
+def _restarts() -> list[bool]:
+    """Whether torchrun, and whether Slurm starts the same command once more."""
     counts = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-    return any(os.environ.get(name, "0") not in ("0", "") for name in counts)
+    return [os.environ.get(name, "0") not in ("0", "") for name in counts]
+
+
+def _job() -> list[str]:
+    """What torchrun and Slurm keep through their restarts: the agent, and the number of the job."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    agent = f"{run_id} {platform.node()} {os.getppid()}"
+    return [agent, os.environ.get("SLURM_JOB_ID", "none")]
 
 
 def _find_directory(settings: Settings) -> RunDirectory:
@@ -97,11 +108,14 @@ def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) ->
     config = to_yaml(settings)
     if checkpoint is None or saved is None:
         ranks.on_main(lambda: run.start(config))
-        state.progress.begun_afresh = settings.resume == "never"
+        if settings.resume == "never":
+            state.progress.begun_by = _job()
         return
     with ranks.together():
         state.restore(checkpoint, saved, ranks)
     progress = state.progress
+    if settings.resume not in ("auto", "never"):
+        progress.begun_by = []  # the run that it comes from was
     ranks.on_main(lambda: run.go_on(checkpoint, config, progress.epoch, progress.step))
     ranks.on_main(lambda: forget_later_best(run.best, progress.epoch))
     if ranks.is_main:

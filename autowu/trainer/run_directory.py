@@ -118,6 +118,8 @@ class RunDirectory:
             if is_from_elsewhere:
                 if source.best.exists():
                     copy(source.best, self.best)
+                else:
+                    self.best.unlink(missing_ok=True)  # of an earlier attempt with another source
                 copy(checkpoint, self.last)  # the last: without it the same command begins again
         except OSError as error:
             raise CheckpointError(f"{checkpoint}: cannot go on from it: {error}") from None

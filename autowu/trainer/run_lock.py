@@ -60,7 +60,9 @@ def _take(path: Path) -> BinaryIO | None:
                 return None
             time.sleep(0.01)
             continue
-        except OSError:
+        except OSError as error:
+            if path.exists():
+                _warn(path, error)
             return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,11 +77,7 @@ def _take(path: Path) -> BinaryIO | None:
             continue
         except OSError as error:
             file.close()
-            print(
-                f"warning: {path} cannot be locked ({error.strerror}): take care that no other"
-                " process trains this run at the same time",
-                file=sys.stderr,
-            )
+            _warn(path, error)
             return None
         if _is_at(path, file):
             # Loader processes may outlive this one for seconds, and would keep the lock.
@@ -89,11 +87,21 @@ def _take(path: Path) -> BinaryIO | None:
     return None
 
 
+def _warn(path: Path, error: OSError) -> None:
+    print(
+        f"warning: {path} cannot be locked ({error.strerror}): take care that no other process"
+        " trains this run at the same time",
+        file=sys.stderr,
+    )
+
+
 def _open(path: Path) -> BinaryIO:
     try:
         return path.open("ab")
-    except PermissionError:  # it is another user's, in a folder of a group: that can be locked, too
-        return path.open("rb")
+    except PermissionError:
+        if not path.exists():
+            raise
+        return path.open("rb")  # another user's, in a folder of a group: that can be locked, too
 
 
 def _is_at(path: Path, file: BinaryIO) -> bool:

@@ -120,11 +120,13 @@ def finish_epoch(
     started = time.perf_counter()
     network, epoch = state.network, state.progress.epoch
 
+    watch = partial(watched, ranks=ranks, stop=stop)
+
     def accuracy_of(model: nn.Module) -> float:
-        batches = watched(images.test_batches(), images.num_test_batches, ranks, stop)
+        batches = watch(images.test_batches(), images.num_test_batches)
         return evaluate(model, batches, precision, ranks)
 
-    with weights_to_evaluate(network, state.optimizer, images, epoch, precision) as differ:
+    with weights_to_evaluate(network, state.optimizer, images, epoch, precision, watch) as differ:
         accuracy = accuracy_of(network)
         state.evaluated = to_host(network.state_dict()) if differ else None
     ema_accuracy = None

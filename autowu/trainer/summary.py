@@ -58,6 +58,7 @@ def summarize(
         "seconds": round(progress.seconds, 3),
         "images_per_second": round(progress.step * batch_size / progress.train_seconds, 1),
         **surroundings(ranks),
+        **({"commit": progress.commits[0]} if progress.commits else {}),
         **({"commits": progress.commits} if len(progress.commits) > 1 else {}),
     }
 

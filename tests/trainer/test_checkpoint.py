@@ -1,6 +1,7 @@
 """Checkpoint files: whole or absent, and refused when they are not ours."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,13 +27,24 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_best_weights_of_an_epoch_that_is_made_anew_are_forgotten(tmp_path: Path) -> None:
+def test_best_weights_of_an_epoch_that_is_made_anew_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*arguments: Any, **options: Any) -> None:
+        raise OSError("stale file handle")
+
     path = tmp_path / "best.pt"
     forget_later_best(path, 2)  # there are none
     for epoch in (2, 3):
         save_weights(path, {"w": torch.zeros(1)}, Progress(epoch=epoch))
         forget_later_best(path, 2)
         assert path.exists() == (epoch == 2)
+    save_weights(path, {"w": torch.zeros(1)}, Progress(epoch=3))
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", unreadable)
+        with pytest.raises(OSError, match="stale"):
+            forget_later_best(path, 2)
+    assert path.exists()
     path.write_bytes(b"damaged")
     forget_later_best(path, 2)
     assert not path.exists()

@@ -88,11 +88,14 @@ def test_the_lock_of_another_user_counts_too(
             raise PermissionError(errno.EACCES, "Permission denied")
         return opened(self, mode, *arguments)
 
-    with lock_folder(tmp_path):
-        monkeypatch.setattr(Path, "open", only_to_read)
-        monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    with lock_folder(tmp_path), monkeypatch.context() as patch:
+        patch.setattr(Path, "open", only_to_read)
         with pytest.raises(CheckpointError, match="another process"), lock_folder(tmp_path):
             pass
+    monkeypatch.setattr(run_lock, "PATIENCE", 600.0)
+    monkeypatch.setattr(Path, "open", only_to_read)
+    with lock_folder(tmp_path):  # which is another user's, and not locked: nothing to wait for
+        pass
 
 
 HOLD_WITH_A_CHILD = """
