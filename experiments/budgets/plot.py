@@ -59,7 +59,9 @@ Row = dict[str, str]
 Budget = tuple[str, int, int]  # task, epochs, batch size
 
 
-def accuracies(rows: list[Row], budget: Budget, method: str) -> dict[str, float]:
+def accuracies(
+    rows: list[Row], budget: Budget, method: str, column: str = "test_accuracy"
+) -> dict[str, float]:
     """By seed; of the tuned baseline those of its best cell."""
     task, epochs, size = budget
     chosen = [
@@ -75,7 +77,7 @@ def accuracies(rows: list[Row], budget: Budget, method: str) -> dict[str, float]
             return {}
         best = (others[0]["lr"], others[0]["warmup"])
         chosen = [row for row in chosen if (row["lr"], row["warmup"]) == best]
-    return {row["seed"]: float(row["test_accuracy"]) for row in chosen}
+    return {row["seed"]: float(row[column]) for row in chosen if row[column]}
 
 
 def difference(ours: dict[str, float], baseline: dict[str, float]) -> tuple[str, bool | None]:
@@ -228,7 +230,11 @@ def kept_table(rows: list[Row]) -> str:
     methods = (TUNED, DEFAULT, UNTUNED, "paper", "range_test_onecycle")
     lines = []
     for name, least, end in LENGTHS:
-        chosen = [b for b in all_budgets(rows) if least <= steps_of(b) < end]
+        chosen = [
+            b
+            for b in all_budgets(rows)
+            if least <= steps_of(b) < end and accuracies(kept, b, TUNED)
+        ]
         gaps = mean_gaps(kept, chosen, DEFAULT, TUNED)
         reached = f"{sum(gap >= -GOAL for gap in gaps)} of {len(gaps)}"
         fresh = (
@@ -237,7 +243,6 @@ def kept_table(rows: list[Row]) -> str:
                     statistics.fmean(accuracies(rows, b, method).values())
                     - statistics.fmean(accuracies(kept, b, method).values())
                     for b in chosen
-                    if accuracies(kept, b, method)
                 ]
             )
             for method in methods
