@@ -49,8 +49,6 @@ def train(settings: Settings, stop: StopSignals) -> None:
     from autowu.trainer.summary import commit_of_code, show_result
 
     with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
-        if ranks.is_main:
-            commit_of_code()  # before somebody updates the files
         found = ranks.on_main(lambda: find_run(settings, held))
         if found.summary:
             if ranks.is_main:
@@ -58,6 +56,8 @@ def train(settings: Settings, stop: StopSignals) -> None:
                 show_result(found.summary, found.run)
             return
 
+        if ranks.is_main:
+            commit_of_code()  # before somebody updates the files
         seed_everything(settings.seed, ranks.rank, ranks.device)
         images, state, take_step = build(settings, ranks)
         begin(found, settings, state, ranks)

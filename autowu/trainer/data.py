@@ -248,17 +248,12 @@ class Loader:
         answers: Iterator[Any] = map(self.images.__getitem__, self.requests)
         if self.workers is not None:
             answers = iter(self.workers)
-        try:
-            for answer in answers:
-                if isinstance(answer, DataError):
-                    # A new one: raised itself it would hold this frame, which holds it, and loader
-                    # processes that the garbage collector frees take 20 seconds to end.
-                    raise DataError(str(answer))
-                yield answer
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(f"a loader process died (out of memory?): {error}") from None
+        for answer in answers:
+            if isinstance(answer, DataError):
+                # A new one: raised itself it would hold this frame, which holds it, and loader
+                # processes that the garbage collector frees take 20 seconds to end.
+                raise DataError(str(answer))
+            yield answer
 
 
 class _Requests:

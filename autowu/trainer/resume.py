@@ -40,19 +40,26 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
     held.enter_context(lock_folder(run.path))
     if settings.schedule.name == "lr_range_test":
         return _find_range_test(run, settings)
-    checkpoint = run.find_checkpoint(settings.resume)
-    if checkpoint is None and any(_restarts()) and run.last.exists():
-        begun_by = load_checkpoint(run.last)["progress"].get("begun_by", [])
-        if begun_by and any(
-            again and job == own
-            for again, job, own in zip(_restarts(), begun_by, _job(), strict=True)
-        ):
-            checkpoint = run.last  # not a run that was to be replaced
+    saved = _of_this_job(run.last) if settings.resume == "never" else None
+    checkpoint = run.last if saved else run.find_checkpoint(settings.resume)
     if checkpoint is None:
         return FoundRun(run)
-    saved = load_checkpoint(checkpoint)
+    saved = saved or load_checkpoint(checkpoint)
     check_same_config(checkpoint, saved["config"], to_dict(settings))
     return FoundRun(run, checkpoint, saved, run.read_summary())
+
+
+def _of_this_job(last: Path) -> dict[str, Any] | None:
+    """What this job saved before torchrun or Slurm started it again; None for another run."""
+    if not any(_restarts()) or not last.exists():
+        return None
+    try:
+        saved = load_checkpoint(last)
+    except CheckpointError:  # to be replaced, as whatever else lies there
+        return None
+    begun_by = saved["progress"].get("begun_by") or ["", ""]
+    jobs = zip(_restarts(), begun_by, _job(), strict=True)
+    return saved if any(again and job == own for again, job, own in jobs) else None
 
 
 def _restarts() -> list[bool]:

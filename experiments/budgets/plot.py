@@ -59,9 +59,12 @@ Row = dict[str, str]
 Budget = tuple[str, int, int]  # task, epochs, batch size
 
 
-def accuracies(
-    rows: list[Row], budget: Budget, method: str, column: str = "test_accuracy"
-) -> dict[str, float]:
+def by_kept_statistics(rows: list[Row]) -> list[Row]:
+    """Those that have them, tested by the statistics that batch norms kept in training."""
+    return [row | {"test_accuracy": row[KEPT]} for row in rows if row[KEPT]]
+
+
+def accuracies(rows: list[Row], budget: Budget, method: str) -> dict[str, float]:
     """By seed; of the tuned baseline those of its best cell."""
     task, epochs, size = budget
     chosen = [
@@ -77,7 +80,7 @@ def accuracies(
             return {}
         best = (others[0]["lr"], others[0]["warmup"])
         chosen = [row for row in chosen if (row["lr"], row["warmup"]) == best]
-    return {row["seed"]: float(row[column]) for row in chosen if row[column]}
+    return {row["seed"]: float(row["test_accuracy"]) for row in chosen}
 
 
 def difference(ours: dict[str, float], baseline: dict[str, float]) -> tuple[str, bool | None]:
@@ -226,7 +229,7 @@ def methods_table(rows: list[Row]) -> str:
 
 def kept_table(rows: list[Row]) -> str:
     """What changes where batch norms are tested by the statistics that they kept in training."""
-    kept = [row | {"test_accuracy": row[KEPT]} for row in rows if row[KEPT]]
+    kept = by_kept_statistics(rows)
     methods = (TUNED, DEFAULT, UNTUNED, "paper", "range_test_onecycle")
     lines = []
     for name, least, end in LENGTHS:

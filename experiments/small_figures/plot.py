@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from scipy.stats import linregress  # type: ignore[import-untyped]
 
 from autowu.plotting import STYLE
-from experiments.budgets.plot import accuracies
-from experiments.budgets.run import KEPT, TUNED, WARMUPS
+from experiments.budgets.plot import accuracies, by_kept_statistics
 from experiments.budgets.run import RESULTS as BUDGETS
+from experiments.budgets.run import TUNED, WARMUPS
 from experiments.curves import draw_curves
 from experiments.paper import LOOKS, mark_batch_sizes
 from experiments.small_figures.run import (
@@ -102,9 +102,8 @@ def accuracy_table(rows: list[Row]) -> str:
             for cell, size in zip(cells, BATCH_SIZES, strict=True)
         ]
         lines.append([f"{optimizer}, {schedule}", *texts])
-    baseline = read_rows(BUDGETS)
-    # Batch norms are tested by the statistics that they kept in training, as those above are.
-    tuned = [accuracies(baseline, ("cifar10", EPOCHS, s), TUNED, KEPT) for s in BATCH_SIZES]
+    baseline = by_kept_statistics(read_rows(BUDGETS))  # as the runs above were tested
+    tuned = [accuracies(baseline, ("cifar10", EPOCHS, s), TUNED) for s in BATCH_SIZES]
     texts = [mean_text(list(values.values())) if values else "-" for values in tuned]
     lines.append(["adamp, warmup-cosine, tuned (`budgets`)", *texts])
     return markdown_table(["accuracy %", *map(str, BATCH_SIZES)], lines)
@@ -158,7 +157,7 @@ def draw_start_lrs(axes: Axes, rows: list[Row]) -> None:
 
 
 def growth_groups(rows: list[Row]) -> dict[str, dict[str, list[float]]]:
-    budgets = read_rows(BUDGETS)
+    budgets = by_kept_statistics(read_rows(BUDGETS))
     names = {
         ADAPTIVE: "exponential, adaptive",
         FIXED: "exponential, fixed",
@@ -168,7 +167,7 @@ def growth_groups(rows: list[Row]) -> dict[str, dict[str, list[float]]]:
     return {
         f"batch size {size}": {
             "warmup-cosine, tuned": list(
-                accuracies(budgets, ("cifar10", EPOCHS, size), TUNED, KEPT).values()
+                accuracies(budgets, ("cifar10", EPOCHS, size), TUNED).values()
             )
         }
         | {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from experiments.budgets.run import KEPT
+from experiments.budgets.plot import by_kept_statistics
 from experiments.budgets.run import RESULTS as BUDGETS
 from experiments.report import compare
 from experiments.sweep.paths import PATHS, PLANS, TUNED
@@ -159,8 +159,7 @@ def paths_table(paths: list[Row], rows: list[Row], budgets: list[Row]) -> str:
         for name, line in sweeps.items():
             found = accuracies(same[0], name, **own)
             if not found:  # by the statistics of batch norms that were kept in training, as here
-                kept = [row | {"test_accuracy": row[KEPT]} for row in same[1] if row[KEPT]]
-                found = accuracies(kept, in_budgets[name], **own)
+                found = accuracies(by_kept_statistics(same[1]), in_budgets[name], **own)
             line.append(mean_text(found))
     return markdown_table(header, [*lines, *sweeps.values()])
 
