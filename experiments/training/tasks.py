@@ -64,13 +64,14 @@ class Task:
         return 100 * (logits.argmax(1) == self.test_labels).float().mean().item()
 
 
-def _task(
+def task_of(
     name: str,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     augment: str,
     network: Callable[[], nn.Module],
 ) -> Task:
+    """With the mean and deviation of the training images; `train`, `test`: images and labels."""
     values = train[0].float()
     mean = values.mean((0, 2, 3))[:, None, None]
     std = values.std((0, 2, 3))[:, None, None]
@@ -82,27 +83,28 @@ def digits() -> Task:
     """scikit-learn's 1,797 digits, 1,437 to train on; the network of `train.py`'s default."""
     data = load_digits()
     train, test = ((split.pixels, split.labels) for split in (data.train, data.test))
-    return _task("digits", train, test, "none", lambda: SmallCNN(1, 10))  # type: ignore[arg-type]
+    return task_of("digits", train, test, "none", lambda: SmallCNN(1, 10))  # type: ignore[arg-type]
 
 
-@cache
 def digits_vit() -> Task:
-    """As `digits`, with a vision transformer: 16 patches, 4 blocks of width 48, 3 heads."""
+    """As `digits`, with a vision transformer."""
+    return replace(digits(), name="digits_vit", network=lambda: digits_transformer(10))
+
+
+def digits_transformer(num_classes: int) -> nn.Module:
+    """For digits: 16 patches, 4 blocks of width 48, 3 heads."""
     from timm.models.vision_transformer import VisionTransformer
 
-    def network() -> nn.Module:
-        return VisionTransformer(
-            img_size=8,
-            patch_size=2,
-            in_chans=1,
-            num_classes=10,
-            embed_dim=48,
-            depth=4,
-            num_heads=3,
-            mlp_ratio=2,
-        )
-
-    return replace(digits(), name="digits_vit", network=network)
+    return VisionTransformer(
+        img_size=8,
+        patch_size=2,
+        in_chans=1,
+        num_classes=num_classes,
+        embed_dim=48,
+        depth=4,
+        num_heads=3,
+        mlp_ratio=2,
+    )
 
 
 @cache
@@ -110,7 +112,7 @@ def cifar10(root: Path, num_train: int = 10_000, num_test: int = 3_000) -> Task:
     """The first images of CIFAR-10 (JPEG copy); a residual network, crops and flips."""
     train = read_parquet(root, "train", num_train)
     test = read_parquet(root, "test", num_test)
-    return _task("cifar10", train, test, "crop_flip", SmallResNet)
+    return task_of("cifar10", train, test, "crop_flip", SmallResNet)
 
 
 @cache
@@ -118,7 +120,7 @@ def cifar10_cnn(root: Path, num_train: int = 10_240, num_test: int = 3_000) -> T
     """As `cifar10`, with the small CNN and without augmentation."""
     train = read_parquet(root, "train", num_train)
     test = read_parquet(root, "test", num_test)
-    return _task("cifar10_cnn", train, test, "none", lambda: SmallCNN(3, 10))
+    return task_of("cifar10_cnn", train, test, "none", lambda: SmallCNN(3, 10))
 
 
 @cache
@@ -134,7 +136,7 @@ def cifar10_wide(root: Path, num_train: int = 5_760, num_test: int = 3_000) -> T
             read_parquet(root, "test", num_test),
         )
     )
-    return _task("cifar10_wide", train, test, "none", half_resnet18)  # type: ignore[arg-type]
+    return task_of("cifar10_wide", train, test, "none", half_resnet18)  # type: ignore[arg-type]
 
 
 def halved(pixels: Tensor) -> Tensor:
