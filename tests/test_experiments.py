@@ -20,6 +20,9 @@ from experiments.budgets.run import BUDGETS, METHODS, TUNED, UNTUNED, cells, tun
 from experiments.divergence import run as divergence
 from experiments.divergence.run import DisturbedCell, with_noisy_labels
 from experiments.divergence.run import cells as divergence_cells
+from experiments.finetuning import run as finetuning
+from experiments.finetuning import transfer
+from experiments.finetuning.run import cells as fine_tuning_cells
 from experiments.loss_scale import run as loss_scale
 from experiments.loss_scale.run import cells as scale_cells
 from experiments.optimizers import run as optimizers
@@ -101,17 +104,18 @@ def test_finished_cells_are_not_run_again_and_the_rest_is_said_to_be_missing(
         scale_cells(NOWHERE),
         optimizer_cells(NOWHERE),
         divergence_cells(NOWHERE),
+        fine_tuning_cells(NOWHERE),
         [cell for part in PARTS for cell in sweep_cells(part, NOWHERE)],
         simulated_cells(),
     ],
-    ids=["budgets", "loss_scale", "optimizers", "divergence", "sweep", "simulated"],
+    ids=["budgets", "loss_scale", "optimizers", "divergence", "finetuning", "sweep", "simulated"],
 )
 def test_no_two_cells_have_the_same_key(every: list[Any]) -> None:
     keys = [tuple(cell.key().values()) for cell in every]
     assert len(keys) == len(set(keys)) > 50
 
 
-@pytest.mark.parametrize("experiment", [loss_scale, optimizers, divergence])
+@pytest.mark.parametrize("experiment", [loss_scale, optimizers, divergence, finetuning])
 def test_a_report_says_which_runs_are_missing(
     experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +211,46 @@ def test_noisy_labels_are_a_fraction_of_the_training_labels() -> None:
     changed = (with_noisy_labels(0.4).labels != digits().labels).float().mean().item()
     assert changed == pytest.approx(0.4 * 0.9, abs=0.04)
     assert with_noisy_labels(0.4).test_labels is digits().test_labels
+
+
+def test_fine_tuning_keeps_what_was_trained_and_begins_with_a_new_classifier(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = transfer.Source(700, batch_size=350, epochs=1, lr=0.001)
+    monkeypatch.setitem(transfer.SOURCES, "digits_vit", short)
+    transfer.trained_network.cache_clear()
+    task = transfer.from_trained("digits_vit", NOWHERE, 200)
+    assert len(task.images) == 200 and set(task.labels.tolist()) == set(range(5))
+    odd = digits().labels % 2 == 1
+    assert task.images.equal(digits().images[odd][:200])
+    assert task.labels.equal(digits().labels[odd][:200] // 2)
+    assert len(task.test_labels) == (digits().test_labels % 2).sum()
+
+    trained = dict(transfer.trained_network("digits_vit", NOWHERE).named_parameters())
+    first, second = (dict(task.network().named_parameters()) for _ in range(2))
+    for name, values in first.items():
+        assert values is not trained[name]
+        assert values.equal(trained[name]) == values.equal(second[name]) == ("head" not in name)
+    transfer.trained_network.cache_clear()
+
+
+def test_the_best_peak_of_a_fine_tuning_is_the_reference_seed_by_seed() -> None:
+    budget = finetuning.BUDGETS[0]
+    low, high, *_ = finetuning.PEAKS
+    accuracies = {low: ("60", "64"), high: ("63", "62"), "AutoWU": ("64", "61")}
+    rows = finetuning.Rows(
+        [
+            finetuning.FineTuningCell(*budget, finetuning.TRAINED, method, seed, NOWHERE).key()
+            | {"test_accuracy": accuracy, "start_lr": "0.01"}
+            for method, values in accuracies.items()
+            for seed, accuracy in enumerate(values)
+        ]
+    )
+    assert rows.best_peak(budget) == high
+    assert rows.above_best(budget, "AutoWU") == [1.0, -1.0]
+    assert rows.above_best(finetuning.BUDGETS[1], "AutoWU") == []
+    line = finetuning.difference_table(rows).splitlines()[2]
+    assert line.startswith("| CIFAR-10, 1000 images, 300 steps | 0.0003 | 0.01 0.01 | 0.0 ± 1.4 |")
 
 
 def test_the_table_of_the_optimizers_names_the_best_peak() -> None:

@@ -23,6 +23,7 @@ OF_ALL_ROWS = (
 OF_DONE_ROWS = (
     "decisions",
     "divergence",
+    "finetuning",
     "loss_scale",
     "optimizers",
     "overhead",
