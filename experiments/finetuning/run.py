@@ -35,6 +35,9 @@ OURS = {
     "AutoWU": AUTOWU["autowu_cosine"],
     "AutoWU, constant-cosine": AUTOWU["autowu_constant_cosine"],
     "AutoWU, max_lr 0.01": Recipe(schedule_settings={"max_lr": 0.01}, num_probe_images=NUM_SAMPLES),
+    "AutoWU, classifier at 10 times the LR": Recipe(
+        optimizer_settings={"head_lr_mult": 10.0}, num_probe_images=NUM_SAMPLES
+    ),
     "AutoWU without its probe": AUTOWU["autowu_no_probe"],
     "AutoWU as published": AUTOWU["paper"],
 }
