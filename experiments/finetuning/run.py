@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from autowu.probe import NUM_SAMPLES
+from experiments.finetuning.figure import Panel, draw
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
-from experiments.training.figures import rows_of_dots
 from experiments.training.methods import AUTOWU, warmup_cosine
 from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
-# (task, images, batch size, epochs)
-BUDGETS = (
+Budget = tuple[str, int, int, int]  # task, images, batch size, epochs
+BUDGETS: tuple[Budget, ...] = (
     ("cifar10", 1000, 64, 20),
     ("cifar10", 1000, 64, 5),
     ("cifar10", 200, 64, 60),
@@ -42,6 +42,7 @@ OURS = {
     "AutoWU as published": AUTOWU["paper"],
 }
 METHODS = (*PEAKS, *OURS)
+DRAWN = ("AutoWU", "AutoWU, max_lr 0.01", "AutoWU without its probe")
 FROM_SCRATCH = ("warmup-cosine, LR 0.01", "AutoWU")
 TRAINED, RANDOM = "trained", "random"  # weights that a run begins with
 
@@ -95,13 +96,13 @@ def cells(data_root: Path) -> list[FineTuningCell]:
     ]
 
 
-def name_of(budget: tuple[str, int, int, int]) -> str:
+def name_of(budget: Budget) -> str:
     """
     >>> name_of(("cifar10", 1000, 64, 20))
     'CIFAR-10, 1000 images, 300 steps'
     """
     task, num_images, batch_size, epochs = budget
-    name = {"cifar10": "CIFAR-10", "digits_vit": "digits"}[task]
+    name = {"cifar10": "CIFAR-10", "digits_vit": "digits (ViT)"}[task]
     return f"{name}, {num_images} images, {num_images // batch_size * epochs} steps"
 
 
@@ -114,19 +115,22 @@ class Rows:
         for row in rows:
             self._rows.setdefault(tuple(row[name] for name in names), []).append(row)
 
-    def of(self, budget: tuple[str, int, int, int], weights: str, method: str) -> dict[str, Any]:
+    def of(self, budget: Budget, weights: str, method: str) -> dict[str, Any]:
         """Seed -> row."""
         chosen = self._rows.get((*map(str, budget), weights, method), [])
         return {row["seed"]: row for row in chosen}
 
-    def accuracies(
-        self, budget: tuple[str, int, int, int], weights: str, method: str
-    ) -> dict[str, float]:
+    def accuracies(self, budget: Budget, weights: str, method: str) -> dict[str, float]:
         """Seed -> test accuracy in percent."""
         chosen = self.of(budget, weights, method)
         return {seed: float(row["test_accuracy"]) for seed, row in chosen.items()}
 
-    def best_peak(self, budget: tuple[str, int, int, int]) -> str | None:
+    def found(self, budget: Budget, method: str) -> list[tuple[float, float]]:
+        """The LR that AutoWU found, and the test accuracy, of each seed."""
+        chosen = self.of(budget, TRAINED, method).values()
+        return [(float(row["start_lr"]), float(row["test_accuracy"])) for row in chosen]
+
+    def best_peak(self, budget: Budget) -> str | None:
         """The warmup-cosine with the best mean accuracy; None without a row."""
         means = {
             method: statistics.fmean(known.values())
@@ -135,7 +139,7 @@ class Rows:
         }
         return max(means, key=lambda method: means[method], default=None)
 
-    def above_best(self, budget: tuple[str, int, int, int], method: str) -> list[float]:
+    def above_best(self, budget: Budget, method: str) -> list[float]:
         """Points of accuracy above the best peak, seed by seed."""
         best = self.best_peak(budget)
         if best is None:
@@ -159,12 +163,10 @@ def difference_table(rows: Rows) -> str:
     lines = []
     for budget in BUDGETS:
         best = rows.best_peak(budget)
-        found = [
-            f"{float(row['start_lr']):.2g}" for row in rows.of(budget, TRAINED, "AutoWU").values()
-        ]
+        found = " ".join(f"{lr:.2g}" for lr, _ in rows.found(budget, "AutoWU"))
         gaps = (mean_text(rows.above_best(budget, method), 1) for method in OURS)
         peak = "not run" if best is None else f"{PEAKS[best]:g}"
-        lines.append((name_of(budget), peak, " ".join(found), *gaps))
+        lines.append((name_of(budget), peak, found, *gaps))
     return markdown_table(("budget", "best peak", "AutoWU's LRs", *OURS), lines)
 
 
@@ -173,13 +175,18 @@ def report(done: list[dict[str, str]]) -> None:
     readme = FOLDER / "README.md"
     put_between_marks(readme, "accuracy", accuracy_table(rows))
     put_between_marks(readme, "differences", difference_table(rows))
-    groups = {
-        name_of(budget): {
-            method: list(rows.accuracies(budget, TRAINED, method).values()) for method in METHODS
-        }
+    panels = [
+        Panel(
+            name_of(budget),
+            {
+                lr: list(rows.accuracies(budget, TRAINED, method).values())
+                for method, lr in PEAKS.items()
+            },
+            {method: rows.found(budget, method) for method in DRAWN},
+        )
         for budget in BUDGETS
-    }
-    save_figure(rows_of_dots(groups, "AutoWU"), FOLDER / "finetuning.png", dpi=110)
+    ]
+    save_figure(draw(panels), FOLDER / "finetuning.png", dpi=110)
 
 
 def main() -> None:
