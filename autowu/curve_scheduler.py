@@ -133,6 +133,8 @@ class CurveScheduler(LRScheduler):
 
     def _write_lrs(self) -> None:
         """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""
+        if self.last_epoch < 0:  # before its turn in a SequentialLR: the LRs are another's
+            return
         lrs = self.get_lr()
         for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
             set_lr(group, lr)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, SequentialLR
 
 from autowu import AutoWU
 from autowu.curve_scheduler import CurveScheduler
@@ -167,6 +167,23 @@ def test_a_resumed_scheduler_goes_on_exactly(num_steps: int, lr: Any) -> None:
     resumed.load_state_dict(state)
     assert resumed.get_last_lr() == scheduler.get_last_lr()
     assert run(resumed, 30) == run(scheduler, 30)
+
+
+@pytest.mark.parametrize("num_steps", [0, 3, 5, 9])
+def test_a_state_loaded_before_its_turn_leaves_the_lr_of_the_one_before(num_steps: int) -> None:
+    def fresh() -> tuple[Optimizer, SequentialLR]:
+        optimizer = SGD(parameters(), lr=0.5)
+        warmup = LinearLR(optimizer, 0.1, 1.0, total_iters=5)
+        return optimizer, SequentialLR(optimizer, [warmup, build(optimizer)], [5])
+
+    optimizer, scheduler = fresh()
+    run(scheduler, num_steps)
+    states = optimizer.state_dict(), scheduler.state_dict()
+    resumed_optimizer, resumed = fresh()
+    resumed_optimizer.load_state_dict(states[0])
+    resumed.load_state_dict(states[1])
+    assert resumed_optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+    assert run(resumed, 20) == run(scheduler, 20)
 
 
 def test_a_group_added_before_a_save_is_known_after_it() -> None:
