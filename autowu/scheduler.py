@@ -477,8 +477,8 @@ class AutoWU(LRScheduler):
         Args:
             loss: training loss of this rank: a float or a 0-d floating-point tensor, on any
                 device, with or without a graph. NaN and infinity are left out of the tests. Kept
-                in float32, times its weight: subtract an offset of more than a million times the
-                fall.
+                in float32, times its weight: subtract an offset of more than a hundred thousand
+                times the noise.
             weight: of this loss, for example its number of samples; 0 is legal, and a step in
                 which nothing had a weight is left out of the tests.
 

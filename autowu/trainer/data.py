@@ -336,8 +336,8 @@ def load_data(
             f" the training images of {name}"
         )
     in_memory = data_set.train.pixels is not None
-    train = _to_images(name, data_set.train, augment, image_size, seed, is_training=True)
-    test = _to_images(name, data_set.test, "none", image_size, seed, is_training=False)
+    train = _to_images(data_set.train, augment, image_size, seed, is_training=True)
+    test = _to_images(data_set.test, "none", image_size, seed, is_training=False)
     mean, deviation = _statistics(data_set.train)
     num_channels = len(mean)
     return ImageData(
@@ -381,8 +381,8 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
         if ranks.is_main and num_images >= MANY_IMAGES:
             print(f"decoding {num_images:,} images of {name} into memory", flush=True)
         data_set = data_set._replace(
-            train=data_sets.decode_all(data_set.train, f"training image of {name}"),
-            test=data_sets.decode_all(data_set.test, f"test image of {name}"),
+            train=data_sets.decode_all(data_set.train),
+            test=data_sets.decode_all(data_set.test),
         )
     assert data_set.train.pixels is not None
     assert data_set.test.pixels is not None
@@ -417,14 +417,12 @@ def default_num_workers(ranks: Ranks, in_memory: bool) -> int:
     return max(0, min(8, (num_cores or 1) // ranks.local_size - 1))
 
 
-def _to_images(
-    name: str, split: Split, augment: str, image_size: int, seed: int, is_training: bool
-) -> Images:
+def _to_images(split: Split, augment: str, image_size: int, seed: int, is_training: bool) -> Images:
     if split.pixels is not None:
         return MemoryImages(split.pixels, split.labels, augment, seed)
     transform = file_transform(augment, image_size, is_training)
-    kind = "training" if is_training else "test"
-    return EncodedImages(split.sources, split.labels, transform, seed, f"{kind} image of {name}")
+    assert split.sources is not None
+    return EncodedImages(split.sources, split.labels, transform, seed)
 
 
 def _statistics(split: Split) -> tuple[Tensor, Tensor]:

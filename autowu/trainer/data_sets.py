@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from autowu.trainer.errors import ConfigError, DataError
-from autowu.trainer.images import ArrowBytes, Paths, decode_image, name_image
+from autowu.trainer.images import ArrowBytes, Paths, Sources
 
 
 class Split(NamedTuple):
     labels: Tensor  # (num_images,) int64
     pixels: Tensor | None = None  # (num_images, channels, height, width) uint8, when decoded
-    sources: Sequence[Path | bytes] = ()  # encoded images otherwise
+    sources: Sources | None = None  # encoded images otherwise
 
 
 class DataSet(NamedTuple):
@@ -247,7 +247,8 @@ def _read_parquet(files: list[Path], label_column: str | None) -> Split:
         labels.append(numbers.astype(np.int64))
     # One type for all files, whichever of Arrow's they have.
     column = pa.chunked_array([chunk.cast("large_binary") for chunk in images], "large_binary")
-    return Split(torch.from_numpy(np.concatenate(labels)), sources=ArrowBytes(column))
+    sources = ArrowBytes(column, files, [len(each) for each in labels])
+    return Split(torch.from_numpy(np.concatenate(labels)), sources=sources)
 
 
 def _image_column(schema: Any) -> str:
@@ -275,18 +276,19 @@ def _label_column(file: Path, schema: Any, chosen: str | None) -> str:
     return found[0]
 
 
-def decode_all(split: Split, name: str) -> Split:
+def decode_all(split: Split) -> Split:
     """The images of a split decoded into memory; they must have one size."""
+    assert split.sources is not None
     pixels = None
-    for index, source in enumerate(split.sources):
-        where = name_image(source, f"{name} {index}")
-        image = np.asarray(decode_image(source, where)).transpose(2, 0, 1)
+    for index in range(len(split.sources)):
+        image = np.asarray(split.sources.decode(index)).transpose(2, 0, 1)
         if pixels is None:
             pixels = np.empty((len(split.sources), *image.shape), dtype=np.uint8)
         if image.shape != pixels.shape[1:]:
             raise DataError(
-                f"{where}: has {image.shape[2]}x{image.shape[1]} pixels where the first image has"
-                f" {pixels.shape[3]}x{pixels.shape[2]} (set data.image_size to crop them)"
+                f"{split.sources.name(index)}: has {image.shape[2]}x{image.shape[1]} pixels where"
+                f" the first image has {pixels.shape[3]}x{pixels.shape[2]}"
+                " (set data.image_size to crop them)"
             )
         pixels[index] = image
     assert pixels is not None

@@ -6,7 +6,10 @@ process asks, and how the indices were put together, changes nothing.
 
 import io
 import os
+from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,12 +57,43 @@ class MemoryImages:
         return images, labels
 
 
-class Paths(Sequence[Path]):
-    """Many paths without an object for each, whose reference counts would have to be written.
+class Sources(ABC):
+    """Encoded images without a Python object for each, whose reference counts would be written.
 
-    A million Python objects in a loader process are soon a million copies: touching one copies the
-    page of memory that it lies on.
+    A million objects in a loader process are soon a million copies: touching one copies the page of
+    memory that it lies on.
     """
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Path | bytes:
+        """The path of an image, or its bytes."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a message calls an image: its file, and where it lies in a file of many."""
+
+    def decode(self, index: int) -> Any:
+        """A PIL image in RGB; DataError, with its name, when it cannot be read."""
+        from PIL import Image
+
+        source = self[index]
+        try:
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                return image.convert("RGB")
+        except Image.UnidentifiedImageError:  # its message names a path again, or an address
+            reason = "no format that Pillow knows"
+        # Damaged files raise one of these, depending on the format and on where they are damaged.
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            reason = str(error)
+        raise DataError(f"{self.name(index)}: not a readable image ({reason})")
+
+
+class Paths(Sources):
+    """Each image in a file of its own."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
@@ -67,48 +101,61 @@ class Paths(Sequence[Path]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> Path:
         return Path(os.fsdecode(bytes(self._names[index])))
 
+    def name(self, index: int) -> str:
+        return str(self[index])
 
-class ArrowBytes(Sequence[bytes]):
-    """A column of bytes in Arrow's memory, for the same reason."""
 
-    def __init__(self, column: Any) -> None:
-        self._column = column  # pyarrow.ChunkedArray
+class ArrowBytes(Sources):
+    """A column of bytes in Arrow's memory.
+
+    Args:
+        column: pyarrow.ChunkedArray of the rows of all files.
+        files: those that the rows come from, in turn.
+        num_rows: of each file.
+    """
+
+    def __init__(self, column: Any, files: Sequence[Path], num_rows: Sequence[int]) -> None:
+        self._column = column
+        self._files = files
+        self._ends = list(accumulate(num_rows))
 
     def __len__(self) -> int:
         return len(self._column)
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int) -> bytes:
         return self._column[index].as_py()
+
+    def name(self, index: int) -> str:
+        number = bisect_right(self._ends, index)
+        begin = self._ends[number - 1] if number else 0
+        return f"{self._files[number]}: row {index - begin}"
 
 
 class EncodedImages:
     """Images that are decoded and transformed one by one as they are read.
 
     Args:
-        sources: a path, or the bytes of an encoded image, for each.
+        sources: the images.
         labels: (num_images,) int64.
         transform: of a PIL image in RGB; it may draw from the global random states of the CPU,
             which are keyed by (seed, epoch, index) for it.
         seed: of those.
-        name: what a message calls an image that has no path.
     """
 
     def __init__(
         self,
-        sources: Sequence[Path | bytes],
+        sources: Sources,
         labels: Tensor,
         transform: Callable[[Any], Tensor],
         seed: int = 0,
-        name: str = "image",
     ):
         self.sources = sources
         self.labels = labels
         self.transform = transform
         self.seed = seed
-        self.name = name
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,29 +165,8 @@ class EncodedImages:
         with keyed_states() as key:
             for index in indices.tolist():
                 key(self.seed, epoch, index)
-                images.append(self.transform(self.decode(index)))
+                images.append(self.transform(self.sources.decode(index)))
         return torch.stack(images), self.labels[indices]
-
-    def decode(self, index: int) -> Any:
-        source = self.sources[index]
-        return decode_image(source, name_image(source, f"{self.name} {index}"))
-
-
-def name_image(source: Path | bytes, otherwise: str) -> str:
-    """What a message calls an image: its path, or something else where it has none."""
-    return str(source) if isinstance(source, Path) else otherwise
-
-
-def decode_image(source: Path | bytes, where: str) -> Any:
-    """A PIL image in RGB; DataError, naming it as `where`, when it cannot be read."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.convert("RGB")
-    # Damaged files raise one of these, depending on the format and on where they are damaged.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{where}: not a readable image ({error})") from None
 
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

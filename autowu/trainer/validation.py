@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -18,6 +19,8 @@ from autowu.trainer.settings import (
     MemoryAugment,
     Settings,
 )
+
+MAX_NAME_BYTES = 255  # of a folder, on the file systems of Linux
 
 
 class Field(NamedTuple):
@@ -87,13 +90,12 @@ def _not_of_variant(section: str, key: str, chosen: dict[str, type]) -> str:
     shared = {f"{prefix}{entry.name}" for entry in dataclasses.fields(_section_type(section))}
     taken = [known.removeprefix(prefix) for known in fields if known.startswith(prefix)]
     taken.sort(key=lambda name: f"{prefix}{name}" in shared)  # its own come first
-    taken.remove("name")
     owners = [
         name
         for name, kind in VARIANTS[section].items()
         if key in settings_fields(chosen | {section: kind})
     ]
-    listed = f"{current} takes {', '.join(taken)}"
+    listed = f"{current} takes {', '.join(name for name in taken if name != 'name')}"
     if owners:
         others = [*owners[:3], "others"] if len(owners) > 4 else owners
         return f"a setting of {' and '.join(others)}, but {prefix}name is {current}; {listed}"
@@ -183,6 +185,12 @@ def _check_run(settings: Settings) -> None:
         path = PurePath(settings.name)
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise ConfigError(f"name={settings.name}: must be a folder below output_dir")
+        if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
+            raise ConfigError(
+                f"name={settings.name}: a folder's name has at most {MAX_NAME_BYTES} bytes"
+            )
+        if "\0" in settings.name:
+            raise ConfigError(f"name={settings.name!r}: a folder's name has no NUL")
     for key in ("output_dir", "resume"):
         if not getattr(settings, key):
             raise ConfigError(f"{key}=: must not be empty")

@@ -26,6 +26,9 @@ def write(path: Path, text: str) -> Path:
     [
         (["epocs=3"], ["epocs=3", "did you mean epochs?"]),
         (["schedule.patiance=3"], ["schedule.patiance=3", "did you mean schedule.patience?"]),
+        (["optimizer.nam=sgd"], ["optimizer.nam=sgd", "did you mean optimizer.name?"]),
+        (["schedule.nme=wsd"], ["schedule.nme=wsd", "did you mean schedule.name?"]),
+        (["name=" + "x" * 256], ["name=xxx", "at most 255 bytes"]),
         (["weight_decay=3"], ["weight_decay=3", "did you mean optimizer.weight_decay?"]),
         (["optimizer=adamw"], ["optimizer=adamw", "optimizer.name"]),
         (["epochs=abc"], ["epochs=abc", "an integer"]),

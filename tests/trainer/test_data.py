@@ -297,6 +297,27 @@ def test_a_damaged_image_is_named(num_workers: int, tmp_path: Path) -> None:
         epoch_of(data, 0)
 
 
+@pytest.mark.parametrize(("image_size", "augment"), [(None, "none"), (16, "imagenet")])
+def test_a_damaged_image_in_a_parquet_file_is_named_by_its_row(
+    image_size: int | None, augment: str, tmp_path: Path
+) -> None:
+    write_parquet(tmp_path, num_train=24, num_test=8)
+    (first,) = tmp_path.rglob("train*.parquet")
+    second = first.with_name("train-00001.parquet")
+    table = pq.read_table(first)
+    rows = table.to_pylist()
+    rows[5]["img"]["bytes"] = b"no image"
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), second)
+    options = {"num_workers": 0, "image_size": image_size, "label_column": None}
+    with pytest.raises(DataError) as error:
+        data = load_data(
+            "parquet", 48, ranks=Ranks(), root=str(tmp_path), augment=augment, **options
+        )
+        epoch_of(data, 0)
+    expected = f"{second}: row 5: not a readable image (no format that Pillow knows)"
+    assert str(error.value) == expected
+
+
 def load_folder(root: Path, name: str = "imagenet") -> ImageData:
     return load_data(name, 4, ranks=Ranks(), root=str(root), image_size=16, **FILES)
 
