@@ -108,7 +108,7 @@ def plot_scheduler(
         draw_legend(panels[0])
         if marks:
             figure.legend(handles=marks, loc="outside upper center")
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def plot_run(run_dir: str | Path, path: str | Path | None = None) -> Path:
@@ -134,7 +134,7 @@ def plot_run(run_dir: str | Path, path: str | Path | None = None) -> Path:
         draw_lr(panels[1], run.steps, run.lrs)
         draw_legend(panels[0])
         _finish(figure, panels, len(run.steps), run.summary.get("steps_per_epoch"))
-        return _save(figure, path)
+        return save(figure, path)
 
 
 def _array(numbers: Numbers) -> np.ndarray:
@@ -168,7 +168,8 @@ def _finish(
     figure.align_ylabels()
 
 
-def _save(figure: Figure, path: str | Path) -> Path:
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure; the suffix of `path` chooses the format, without one it is png."""
     path = Path(path)
     if not path.suffix:
         path = path.with_suffix(".png")

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from autowu.plotting import STYLE
+from autowu.plotting import STYLE, save
 
 if TYPE_CHECKING:
     from autowu.commands.show import Curve
@@ -57,8 +57,6 @@ def plot_schedules(curves: Sequence["Curve"], path: str | Path, *, steps_per_epo
     Raises:
         ValueError: matplotlib does not know the format.
     """
-    path = Path(path)
-    path = path if path.suffix else path.with_suffix(".png")
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         axes = figure.subplots()
@@ -69,8 +67,7 @@ def plot_schedules(curves: Sequence["Curve"], path: str | Path, *, steps_per_epo
         is_narrow = len(labels) > 2 and max(map(len, labels)) <= MAX_LABEL
         figure.set_figheight(HEIGHT + 0.2 * len(labels) / (2 if is_narrow else 1))
         figure.legend(loc="outside upper center", ncols=2 if is_narrow else 1)
-        figure.savefig(path, dpi=150)
-    return path
+        return save(figure, path)
 
 
 def draw_schedules(axes: Axes, curves: Sequence["Curve"], steps_per_epoch: int) -> None:
