@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autowu.trainer.errors import ConfigError, DataError
+from autowu.trainer.errors import ConfigError, DataError, some
 from autowu.trainer.images import ArrowBytes, Paths, Sources
 
 
@@ -148,13 +148,13 @@ def image_folders(name: str, root: str) -> DataSet:
     unknown = sorted(set(test_classes) - set(train_classes))
     if unknown:
         raise DataError(
-            f"{test_folder}: has {_some(unknown)}, of which {train_folder} has no images"
+            f"{test_folder}: has {some(unknown, most=3)}, of which {train_folder} has no images"
         )
     absent = sorted(set(train_classes) - set(test_classes))
     if absent and name == "imagenet":
         raise DataError(
-            f"{test_folder}: has no images of {_some(absent)}, which {train_folder} has: half of"
-            " the data? (data.name=folder takes it as it is)"
+            f"{test_folder}: has no images of {some(absent, most=3)}, which {train_folder} has:"
+            " half of the data? (data.name=folder takes it as it is)"
         )
     numbers = {label: number for number, label in enumerate(train_classes)}
     return DataSet(
@@ -204,7 +204,7 @@ def parquet(root: str, label_column: str | None) -> DataSet:
     if not train_files or not test_files:
         raise ConfigError(
             f"data.root={root}: needs train*.parquet and test*.parquet (or validation, val),"
-            f" has {_some([file.name for file in files])}"
+            f" has {some([file.name for file in files], most=3)}"
         )
     train = _read_parquet(train_files, label_column)
     test = _read_parquet(test_files, label_column)
@@ -293,9 +293,3 @@ def decode_all(split: Split) -> Split:
         pixels[index] = image
     assert pixels is not None
     return Split(split.labels, torch.from_numpy(pixels))
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

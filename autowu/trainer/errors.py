@@ -1,7 +1,7 @@
 """How a run ends other than well: each way has an exit code and one line for the user."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -70,6 +70,16 @@ def missing_requirement(error: ModuleNotFoundError) -> str:
         f"{error.name} is not installed: `pip install -r requirements.txt`, or"
         " `. .venv/bin/activate` where that has been done"
     )
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first few names, and how many more there are.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 @contextmanager

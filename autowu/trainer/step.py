@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from autowu.trainer.data import Batch
-from autowu.trainer.errors import ConfigError
+from autowu.trainer.errors import ConfigError, some
 from autowu.trainer.nonfinite import FiniteCheck
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast; fp32 needs none
@@ -145,7 +145,7 @@ class OptimizerStep:
         missing = self._find_without_gradient()
         if missing:
             raise ConfigError(
-                f"{_first_names(missing)} get no gradient from the loss: several ranks cannot train"
+                f"{some(missing, most=5)} get no gradient from the loss: several ranks cannot train"
                 " with such parameters (freeze them, or use one rank)"
             )
         self.optimizer.zero_grad(set_to_none=True)
@@ -211,12 +211,7 @@ def layer_norms(network: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 def missing_gradients(names: list[str]) -> str:
     """The warning for parameters that the loss does not depend on."""
-    return f"warning: {_first_names(names)} get no gradient from the loss, and will not be trained"
-
-
-def _first_names(names: list[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return f"warning: {some(names, most=5)} get no gradient from the loss, and will not be trained"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
