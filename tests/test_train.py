@@ -157,7 +157,7 @@ def test_the_checkpoints_hold_the_weights_of_a_network(finished: Path) -> None:
     for name, key in (("last.pt", "test_accuracy"), ("best.pt", "best_test_accuracy")):
         model = build_model("small_cnn", in_channels=1, num_classes=10)
         model.load_state_dict(load(finished / name)["model"])
-        assert evaluate(model, images.test_batches()) == summary[key]
+        assert evaluate(model, images.test_batches(), images.ranks) == summary[key]
 
 
 def test_the_written_config_repeats_the_run(finished: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def accuracy_on_digits(weights: dict[str, torch.Tensor]) -> float:
     images = load_data("digits", batch_size=64, ranks=Ranks(), seed=0, augment="none")
     model = build_model("small_cnn", 1, 10)
     model.load_state_dict(weights)
-    return evaluate(model, images.test_batches())
+    return evaluate(model, images.test_batches(), images.ranks)
 
 
 def test_plateau_lowers_the_lr_when_the_training_loss_stalls(tmp_path: Path) -> None:

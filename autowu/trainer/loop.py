@@ -136,27 +136,22 @@ def watched(batches: Iterable[T], num_shared: int, ranks: Ranks, stop: StopSigna
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], precision: str = "fp32", ranks: Ranks | None = None
+    model: nn.Module, batches: Iterable[Batch], ranks: Ranks, precision: str = "fp32"
 ) -> float:
     """The share of images that the model classifies correctly, in %, over all ranks.
 
     Args:
         model: the network itself, not its DistributedDataParallel.
         batches: those of this rank; each image belongs to one rank.
+        ranks: those that share the images.
         precision: of the forward pass.
-        ranks: None: this process alone.
     """
-    if ranks is not None:
-        ranks.share_buffers(model)
+    ranks.share_buffers(model)
     model.eval()
-    counts = torch.zeros(2, dtype=torch.int64)  # correct, all
-    if ranks is not None:
-        counts = counts.to(ranks.device)
+    counts = torch.zeros(2, dtype=torch.int64, device=ranks.device)  # correct, all
     for images, labels in batches:
         correct = (forward(model, images, precision).argmax(dim=1) == labels).sum()
         counts[0] += correct
         counts[1] += len(labels)
-    if ranks is not None:
-        counts = ranks.sum(counts)
-    num_correct, num_images = counts.tolist()
+    num_correct, num_images = ranks.sum(counts).tolist()
     return 100.0 * num_correct / num_images

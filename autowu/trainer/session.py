@@ -124,7 +124,7 @@ def finish_epoch(
 
     def accuracy_of(model: nn.Module) -> float:
         batches = watch(images.test_batches(), images.num_test_batches)
-        return evaluate(model, batches, precision, ranks)
+        return evaluate(model, batches, ranks, precision)
 
     with weights_to_evaluate(network, state.optimizer, images, epoch, precision, watch) as differ:
         accuracy = accuracy_of(network)
