@@ -1,12 +1,13 @@
 """Networks by name: small ones for small images, and all of timm's."""
 
 from copy import deepcopy
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
+
+from autowu.trainer.limits import closest
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -196,8 +197,7 @@ def _build_timm_model(
     import timm
 
     if not timm.is_model(name):
-        near = get_close_matches(name, [*OWN_MODELS, *timm.list_models()], n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = closest(name, [*OWN_MODELS, *timm.list_models()])
         raise ValueError(
             f"model.name={name}: must be {', '.join(OWN_MODELS)} or a model of timm{hint}"
         )
