@@ -39,7 +39,8 @@ def next_test_point(
         auto = replace(settings, test_interval="auto")
         return min(next_test_point(step, settings), next_test_point(step, auto, growth=growth))
     if interval == "epoch":
-        interval = epoch_steps  # type: ignore[assignment]
+        assert epoch_steps is not None
+        interval = epoch_steps
     if isinstance(interval, int):
         point = (step // interval + 1) * interval
     elif epoch_steps is None or settings.growth == "linear":

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from autowu import profile_likelihood
 from autowu.gpytorch_import import NanError, NotPSDError, gpytorch
 from autowu.kernel_features import KernelFeatures
 from autowu.profile_likelihood import Hyperparameters
+from autowu.settings import Fit
 
 LENGTH_SCALE = 0.2  # paper, fraction of the observed window
 MIN_NOISE = 1e-8  # ours, in units of the variance of the losses; GPyTorch's default is 1e-4
@@ -32,8 +33,6 @@ NUM_BEGINNING = 15  # losses that tell the level at which the run began
 ADAM_LR, ADAM_STEPS = 0.01, 100  # paper
 ADAM_INITIAL_NOISE, ADAM_MIN_NOISE = 1e-3, 1e-4  # published code; GPyTorch's default constraint
 ADAM_JITTER = 1e-4  # published code: added to var(f(x) - f(1)), loss units squared
-
-Fit = Literal["mle", "adam"]
 
 _SETTINGS_LOCK = threading.Lock()  # of GPyTorch, which are the whole process's
 

@@ -13,8 +13,9 @@ import torch
 
 from autowu import loss_gp
 from autowu.loss_curve import LossCurve
-from autowu.loss_gp import Fit, LossGP, default_kernel
+from autowu.loss_gp import LossGP, default_kernel
 from autowu.minimum_test import Evidence, weigh_evidence
+from autowu.settings import Fit
 
 N = 700  # more than are conditioned on: subsets are drawn
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from autowu import AutoWU
     from autowu.trainer.settings import DataSettings, Settings
 
 DESCRIPTION = """\
@@ -31,7 +32,7 @@ class Curve(NamedTuple):
     relative: bool = False  # LR over the peak LR, which is not known
     note: str | None = None  # what the losses will decide
     example_start: int = 0  # the step that `example` begins at
-    example: list[float] = []  # (m,) what follows if the losses are as `note` supposes  # noqa: RUF012
+    example: Sequence[float] = ()  # (m,) what follows if the losses are as `note` supposes
 
 
 def add_parser(commands: Any) -> None:
@@ -175,6 +176,7 @@ def draw(settings: "Settings", steps_per_epoch: int, label: str, relative: bool)
 
     from autowu import AutoWU
     from autowu.trainer import schedules
+    from autowu.trainer.schedule_settings import AutoWUSettings
 
     lr = 1.0 if settings.optimizer.lr is None else settings.optimizer.lr
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
@@ -190,7 +192,8 @@ def draw(settings: "Settings", steps_per_epoch: int, label: str, relative: bool)
     )
     num_steps = settings.epochs * steps_per_epoch
     if isinstance(schedule, AutoWU):
-        return _draw_autowu(schedule, label, num_steps, settings.schedule.begins_with_probe)  # type: ignore[attr-defined]
+        assert isinstance(settings.schedule, AutoWUSettings)
+        return _draw_autowu(schedule, label, num_steps, settings.schedule.begins_with_probe)
     note = None
     if name == "lr_range_test":
         num_steps = own["num_steps"]
@@ -212,7 +215,7 @@ def _lrs_of(schedule: Any, num_steps: int) -> list[float]:
     return lrs
 
 
-def _draw_autowu(scheduler: Any, label: str, num_steps: int, is_probed: bool) -> Curve:
+def _draw_autowu(scheduler: "AutoWU", label: str, num_steps: int, is_probed: bool) -> Curve:
     """The sweep up to the longest warmup; and the decay from what a run might find."""
     from autowu.sweep import fast_steps, first_lr
 

@@ -96,7 +96,7 @@ class ImageData:
     mix: Callable[[Tensor, Tensor], Batch] | None = None  # timm's Mixup and CutMix
     epochs: int | None = None  # of the run, after which there is nothing to load ahead
     wait_seconds: float = 0.0  # spent waiting for data since the start
-    _loader: Any = field(default=None, repr=False)
+    _loader: "Loader | None" = field(default=None, repr=False)
     _stream: Iterator[tuple[Tensor, Tensor]] = field(default=iter(()), repr=False)
     _stream_at: tuple[int, int] | None = None  # epoch and step that come out of it next
 

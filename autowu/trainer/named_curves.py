@@ -7,13 +7,12 @@ end span what the warmup leaves of the run; drops are counted from the start of 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from autowu import schedules
+from autowu.settings import Growth
 from autowu.trainer import schedule_settings as kinds
 
 Curve = Callable[[float], float]
-Growth = Literal["exponential", "linear"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Reduce the learning rate when the training loss stops falling: PyTorch's ReduceLROnPlateau."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,7 @@ class PlateauSchedule(PhasedCurve):
     def __init__(
         self,
         optimizer: Optimizer,
-        warmup: Any,
+        warmup: Callable[[int], float],
         *,
         warmup_steps: int = 0,
         peak: float = 1.0,

@@ -19,11 +19,12 @@ from torch.optim import Optimizer
 
 from autowu.group_lrs import lr_scale, reference_lr, set_lr, to_ratio
 from autowu.probe import MOST_SKIPPED
+from autowu.settings import Growth
 from autowu.trainer.data import Batch, ImageData
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import Interrupted
 from autowu.trainer.files import atomic_file
-from autowu.trainer.named_curves import Growth, sweep_lr
+from autowu.trainer.named_curves import sweep_lr
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.suggest import moving_average, steepest, valley
@@ -208,9 +209,9 @@ def step_of_ranks(
     return None if take_step.skipped else total / ranks.world_size
 
 
-def endless_batches(images: ImageData, first_epoch: int = 0) -> Iterator[list[Batch]]:
-    """The micro-batches of each step of an epoch, of the next one, and so on."""
-    return chain.from_iterable(images.train_batches(epoch) for epoch in count(first_epoch))
+def endless_batches(images: ImageData) -> Iterator[list[Batch]]:
+    """The micro-batches of each step of the first epoch, of the next one, and so on."""
+    return chain.from_iterable(images.train_batches(epoch) for epoch in count())
 
 
 def lr_range_test(

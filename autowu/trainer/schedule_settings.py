@@ -10,7 +10,9 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from autowu.settings import COOLDOWN_DECAYS, Decay
+from autowu.curves.cycles import Anneal, Wave
+from autowu.curves.warmups import Warmup
+from autowu.settings import COOLDOWN_DECAYS, AtCap, Decay, Fit, Growth, SweepKind
 from autowu.trainer.composite import read_pieces
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest, limited, squash
@@ -78,8 +80,8 @@ class AutoWUSettings(FindsLRSettings):
 
     name: Literal["autowu"] = "autowu"
     max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
-    growth: Literal["exponential", "linear"] = "exponential"
-    sweep: Literal["adaptive", "fixed"] = "adaptive"  # adaptive: with exponential growth alone
+    growth: Growth = "exponential"
+    sweep: SweepKind = "adaptive"  # adaptive: with exponential growth alone
     # Images for the few steps before the run, taken back, that find where an adaptive sweep begins:
     # the first of the run, at most a whole batch; 0: it begins at min_lr.
     probe: int = limited(32, at_least=0)
@@ -90,8 +92,8 @@ class AutoWUSettings(FindsLRSettings):
     confidence: float = limited(0.95, above=0, below=1)  # a probability
     num_tests: int = limited(5, at_least=1)  # random subsets of the losses that vote in one test
     test_interval: int | str = limited("auto", at_least=1)  # "auto", "epoch", or optimizer steps
-    fit: Literal["mle", "adam"] = "mle"
-    at_cap: Literal["minimum", "current"] = "minimum"
+    fit: Fit = "mle"
+    at_cap: AtCap = "minimum"
     num_fit_samples: int = limited(100, at_least=5)  # losses, at most, that a fit looks at
     num_posterior_samples: int = limited(500, at_least=5)  # losses, at most, that a vote looks at
     grid_size: int = limited(500, at_least=2)  # points at which the fitted curve is looked at
@@ -148,7 +150,7 @@ class WarmupSettings(PeakSettings):
     """What every schedule has that may begin with a warmup; it ends where the curve is by then."""
 
     warmup_epochs: float | None = limited(0.0, at_least=0)  # null: min(5, 10 % of epochs)
-    warmup: Literal["linear", "exponential"] = "linear"
+    warmup: Warmup = "linear"
     # First LR over that at the end of the warmup; null: 1 / (its steps + 1), exponential 0.01.
     warmup_start_ratio: float | None = limited(None, at_least=0, at_most=1)
 
@@ -289,7 +291,7 @@ class OneCycleShape(ScheduleSettings):
     div_factor: float = limited(25.0, above=0)  # peak over the first LR
     final_div_factor: float = limited(1e4, above=0)  # first over the last LR
     pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
-    anneal: Literal["cos", "linear"] = "cos"
+    anneal: Anneal = "cos"
     three_phase: bool = False  # fall to the first LR in as many steps as the rise, then on
 
     def check_values(self, epochs: int) -> None:
@@ -317,7 +319,7 @@ class CosineRestartsSettings(FallsToEndSettings):
     num_cycles: int | None = limited(None, at_least=1)  # both null: 3
     # Length of a cycle over that of the one before.
     cycle_mult: float = limited(1.0, at_least=1, at_most=1e6)
-    wave: Literal["half", "full"] = "half"  # full: comes up again without a jump
+    wave: Wave = "half"  # full: comes up again without a jump
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -386,7 +388,7 @@ class RangeTestSettings(FindsLRSettings):
     # Optimizer steps. Ours: the smoothed loss trails by some ten of them, so of the 100 that are
     # common practice the suggestion comes half a decade late.
     num_steps: int = limited(300, at_least=5)
-    growth: Literal["exponential", "linear"] = "exponential"
+    growth: Growth = "exponential"
     stop_factor: float = limited(4.0, above=1)  # loss over the lowest one, at which it is over
     smoothing: float = limited(0.9, at_least=0, below=1)  # weight of the past in the loss
 

@@ -7,7 +7,7 @@ Torch is not imported, so that a config can be checked in a blink.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from autowu.trainer.limits import limited
 from autowu.trainer.optimizer_settings import OPTIMIZERS, AdamPSettings, OptimizerSettings
@@ -31,8 +31,7 @@ MemoryAugment = Literal["none", "crop_flip", "cifar"]
 # Of images that are decoded as they are read: imagenet crops at random and flips; deit adds
 # RandAugment and random erasing. Both through timm.
 FileAugment = Literal["imagenet", "deit"]
-AnyAugment = Literal["none", "crop_flip", "cifar", "imagenet", "deit"]
-FILE_AUGMENTS: tuple[str, ...] = get_args(FileAugment)
+AnyAugment = Literal[MemoryAugment, FileAugment]
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,12 @@ class ModelSettings:
     drop_path: float = limited(0.0, at_least=0, below=1)  # rate of stochastic depth, timm's models
 
 
+WandbMode = Literal["disabled", "offline", "online"]
+
+
 @dataclass(frozen=True)
 class TrackingSettings:
-    wandb: Literal["disabled", "offline", "online"] = "disabled"  # project: WANDB_PROJECT or autowu
+    wandb: WandbMode = "disabled"  # project: WANDB_PROJECT or autowu
     tensorboard: bool = False  # event files in the run directory
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from autowu.trainer.errors import ConfigError, WriteError
-from autowu.trainer.settings import TrackingSettings
+from autowu.trainer.settings import TrackingSettings, WandbMode
 
 
 class Tracker:
@@ -32,7 +32,7 @@ class WandbTracker(Tracker):
     Its id is kept in the run directory, so that a run that goes on is one run there too.
     """
 
-    def __init__(self, mode: str, directory: Path, name: str, config: dict[str, Any]) -> None:
+    def __init__(self, mode: WandbMode, directory: Path, name: str, config: dict[str, Any]) -> None:
         try:
             import wandb
         except ImportError:
@@ -45,7 +45,7 @@ class WandbTracker(Tracker):
                 project=os.environ.get("WANDB_PROJECT", "autowu"),
                 id=id_file.read_text().strip(),
                 resume="allow",
-                mode=mode,  # type: ignore[arg-type]
+                mode=mode,
                 dir=directory,
                 name=name,
                 config=config,

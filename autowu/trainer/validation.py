@@ -11,10 +11,10 @@ from autowu.trainer import value_types
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest, squash
 from autowu.trainer.settings import (
-    FILE_AUGMENTS,
     SECTIONS,
     VARIANTS,
     DataSettings,
+    FileAugment,
     ImageFileSettings,
     MemoryAugment,
     Settings,
@@ -199,7 +199,7 @@ def _check_run(settings: Settings) -> None:
 def _check_data(data: DataSettings) -> None:
     if isinstance(data, ImageFileSettings):
         in_memory = data.image_size is None
-        fitting = ("none", *(get_args(MemoryAugment) if in_memory else FILE_AUGMENTS))
+        fitting = ("none", *get_args(MemoryAugment if in_memory else FileAugment))
         if data.augment not in fitting:
             state = "null (images of one size, in memory)" if in_memory else str(data.image_size)
             choices = " or ".join(dict.fromkeys(fitting))
