@@ -17,7 +17,37 @@ from torch.optim import Optimizer
 CPU_BATCH = 2**17  # numbers; with their gradients 1 MiB in float32
 
 
-class LARS(Optimizer):
+class Wrapper(Optimizer):
+    """What an optimizer around another one leaves to that one."""
+
+    base_optimizer: Optimizer
+
+    def __getattr__(self, name: str) -> Any:
+        # Not the private ones: GradScaler and torch.compile ask for them and mean this object.
+        if name.startswith("_") or name == "base_optimizer":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.base_optimizer, name)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        self.base_optimizer.add_param_group(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.base_optimizer.zero_grad(set_to_none)
+
+    def register_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base_optimizer.register_state_dict_pre_hook(*args, **kwargs)
+
+    def register_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base_optimizer.register_state_dict_post_hook(*args, **kwargs)
+
+    def register_load_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base_optimizer.register_load_state_dict_pre_hook(*args, **kwargs)
+
+    def register_load_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
+        return self.base_optimizer.register_load_state_dict_post_hook(*args, **kwargs)
+
+
+class LARS(Wrapper):
     """Scales the gradient of each parameter to the norm of the parameter before another optimizer.
 
     For a parameter `w` with gradient `g`, in a group with weight decay `beta`:
@@ -110,12 +140,6 @@ class LARS(Optimizer):
     def defaults(self, defaults: dict[str, Any]) -> None:
         self.base_optimizer.defaults = defaults
 
-    def __getattr__(self, name: str) -> Any:
-        # Not the private ones: GradScaler and torch.compile ask for them and mean this object.
-        if name.startswith("_") or "base_optimizer" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.base_optimizer, name)
-
     def __getstate__(self) -> dict[str, Any]:
         names = ("base_optimizer", "eps", "trust_coef", "clip", "always_adapt")
         return {name: self.__dict__[name] for name in names}
@@ -126,29 +150,11 @@ class LARS(Optimizer):
             f" always_adapt={self.always_adapt}) around {self.base_optimizer!r}"
         )
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.base_optimizer.add_param_group(param_group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.base_optimizer.zero_grad(set_to_none)
-
     def state_dict(self) -> dict[str, Any]:
         return self.base_optimizer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.base_optimizer.load_state_dict(state_dict)
-
-    def register_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_state_dict_pre_hook(*args, **kwargs)
-
-    def register_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_state_dict_post_hook(*args, **kwargs)
-
-    def register_load_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_load_state_dict_pre_hook(*args, **kwargs)
-
-    def register_load_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_load_state_dict_post_hook(*args, **kwargs)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

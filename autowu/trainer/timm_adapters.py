@@ -6,8 +6,10 @@ import timm.optim
 import torch
 from torch.optim import Optimizer
 
+from autowu.lars import Wrapper
 
-class Lookahead(timm.optim.Lookahead):
+
+class Lookahead(Wrapper, timm.optim.Lookahead):
     """Every `k` steps the weights go `alpha` of the way from where they were `k` steps before.
 
     The first time is after `2 k` steps: timm takes the slow weights at step `k`.
@@ -29,16 +31,8 @@ class Lookahead(timm.optim.Lookahead):
             kind = type(base_optimizer).__name__
             raise TypeError(f"base_optimizer must be a torch Optimizer, got {kind}")
         super().__init__(base_optimizer, alpha, k)
+        self.base_optimizer = base_optimizer
         self.__setstate__({})  # the hooks
-
-    @property
-    def base_optimizer(self) -> Optimizer:
-        return self._base_optimizer
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self._base_optimizer, name)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_base_optimizer": self._base_optimizer}
@@ -47,29 +41,12 @@ class Lookahead(timm.optim.Lookahead):
         if "_base_optimizer" in state:  # a copy: what is shared with the base stays shared
             base = state["_base_optimizer"]
             state = state | {
+                "base_optimizer": base,
                 "param_groups": base.param_groups,
                 "defaults": base.defaults,
                 "state": {},
             }
         super().__setstate__(state)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self._base_optimizer.add_param_group(param_group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._base_optimizer.zero_grad(set_to_none)
-
-    def register_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self._base_optimizer.register_state_dict_pre_hook(*args, **kwargs)
-
-    def register_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self._base_optimizer.register_state_dict_post_hook(*args, **kwargs)
-
-    def register_load_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self._base_optimizer.register_load_state_dict_pre_hook(*args, **kwargs)
-
-    def register_load_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self._base_optimizer.register_load_state_dict_post_hook(*args, **kwargs)
 
 
 class Adahessian(timm.optim.Adahessian):
