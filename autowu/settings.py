@@ -140,6 +140,11 @@ class SchedulerSettings:
         object.__setattr__(self, name, value)
 
 
+def is_adaptive(sweep: str, growth: str) -> bool:
+    """A linear sweep is always fixed: its first step leaves the slow decades behind."""
+    return sweep == "adaptive" and growth == "exponential"
+
+
 def check_integer(name: str, value: object, least: int) -> int:
     """The value as a plain int; TypeError or ValueError, naming it, for anything else."""
     if not isinstance(value, Integral) or isinstance(value, bool):

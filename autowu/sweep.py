@@ -34,7 +34,7 @@ import math
 from typing import NamedTuple
 
 from autowu import schedules
-from autowu.settings import SchedulerSettings
+from autowu.settings import SchedulerSettings, is_adaptive
 
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
 MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
@@ -145,12 +145,8 @@ class Sweep:
 
 
 def first_fall_step(settings: SchedulerSettings) -> int | None:
-    """`fall_step` of a sweep that begins: None where it is adaptive.
-
-    A linear sweep is always fixed: its first step leaves the slow decades behind.
-    """
-    is_adaptive = settings.sweep == "adaptive" and settings.growth == "exponential"
-    return None if is_adaptive else 0
+    """`fall_step` of a sweep that begins: None where it is adaptive."""
+    return None if is_adaptive(settings.sweep, settings.growth) else 0
 
 
 def first_lr(settings: SchedulerSettings, fall_lr: float) -> float:

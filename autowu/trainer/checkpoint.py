@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from autowu.settings import is_adaptive
 from autowu.trainer.config_files import FREE_TO_CHANGE, flatten
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError
@@ -18,7 +19,7 @@ from autowu.trainer.guard import is_finite
 from autowu.trainer.progress import Progress
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
-from autowu.trainer.schedule_settings import AutoWUSettings, may_probe
+from autowu.trainer.schedule_settings import AutoWUSettings
 
 KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard", "ranks")
 EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a setting
@@ -143,7 +144,7 @@ def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]
     before, now = dict(flatten(saved)), dict(flatten(current))
     sweep = now.get("schedule.sweep", AutoWUSettings.sweep)
     growth = now.get("schedule.growth", AutoWUSettings.growth)
-    acts_on_nothing = () if may_probe(sweep, growth) else ("schedule.probe",)
+    acts_on_nothing = () if is_adaptive(sweep, growth) else ("schedule.probe",)
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
         if old != new and not key.startswith((*FREE_TO_CHANGE, *acts_on_nothing)):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from autowu.curves.cycles import Anneal, Wave
 from autowu.curves.warmups import Warmup
-from autowu.settings import COOLDOWN_DECAYS, AtCap, Decay, Fit, Growth, SweepKind
+from autowu.settings import COOLDOWN_DECAYS, AtCap, Decay, Fit, Growth, SweepKind, is_adaptive
 from autowu.trainer.composite import read_pieces
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import closest, limited, squash
@@ -69,11 +69,6 @@ class FindsLRSettings(ScheduleSettings):
             refuse("min_lr", self.min_lr, f"must be below schedule.max_lr={self.max_lr}")
 
 
-def may_probe(sweep: str, growth: str) -> bool:
-    """Only a sweep that is adaptive and exponential can begin by a probe."""
-    return sweep == "adaptive" and growth == "exponential"
-
-
 @dataclass(frozen=True)
 class AutoWUSettings(FindsLRSettings):
     """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults; `probe`."""
@@ -101,7 +96,7 @@ class AutoWUSettings(FindsLRSettings):
 
     @property
     def begins_with_probe(self) -> bool:
-        return may_probe(self.sweep, self.growth) and self.probe > 0
+        return is_adaptive(self.sweep, self.growth) and self.probe > 0
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
