@@ -161,9 +161,8 @@ def _finish(
     panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     panels[-1].set_xlim(-0.01 * num_steps, 1.01 * num_steps)
     if steps_per_epoch:
-        to_epoch: Any = lambda step: step / steps_per_epoch  # noqa: E731
-        to_step: Any = lambda epoch: epoch * steps_per_epoch  # noqa: E731
-        epochs = panels[0].secondary_xaxis("top", functions=(to_epoch, to_step))
+        scales = (lambda step: step / steps_per_epoch, lambda epoch: epoch * steps_per_epoch)
+        epochs = panels[0].secondary_xaxis("top", functions=scales)
         epochs.set_xlabel("epoch")
     figure.align_ylabels()
 

@@ -672,7 +672,7 @@ class AutoWU(LRScheduler):
         self.base_lrs = [copy_lr(lr) for lr in state["base_lrs"]]
         self._reference_lr = float(state["reference_lr"])
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
-        self.lr_at(self.last_epoch)
+        self.lr_at(self.last_epoch)  # a start_lr that is no number is to fail in here
 
     def _configure(self, settings: SchedulerSettings) -> None:
         """What follows from the settings alone, with nothing observed."""
