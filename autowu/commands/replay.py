@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from autowu.recordings import read_losses
-from autowu.settings import Decay
+from autowu.settings import AtCap, Decay, Fit, Growth, SweepKind
 
 if TYPE_CHECKING:
     from autowu.scheduler import AutoWU
@@ -207,8 +207,8 @@ def _add_settings(group: Any) -> None:
     add("--min-lr", type=float, metavar="LR", help="where the sweep begins (1e-5)")
     add("--max-lr", type=float, metavar="LR", help="where it would end (1.0)")
     add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
-    add("--growth", choices=("exponential", "linear"), help="of the sweep (exponential)")
-    add("--sweep", choices=("adaptive", "fixed"), help="of the run that was recorded (fixed)")
+    add("--growth", choices=get_args(Growth), help="of the sweep (exponential)")
+    add("--sweep", choices=get_args(SweepKind), help="of the run that was recorded (fixed)")
     add("--first-lr", type=float, metavar="LR", help=FIRST_LR_HELP)
     add("--decay", choices=get_args(Decay), metavar="NAME", help=DECAY_HELP)
     add("--cooldown-fraction", type=float, metavar="F", help="of constant_cosine and wsd_* (0.2)")
@@ -216,8 +216,8 @@ def _add_settings(group: Any) -> None:
     add("--confidence", type=float, metavar="P", help="of a positive test (0.95)")
     add("--num-tests", type=int, metavar="N", help="posteriors of a test (5)")
     add("--test-interval", type=_interval, metavar="WHEN", help="auto, epoch, or steps (auto)")
-    add("--fit", choices=("mle", "adam"), help="of the GP (mle)")
-    add("--at-cap", choices=("minimum", "current"), help="LR when nothing was found (minimum)")
+    add("--fit", choices=get_args(Fit), help="of the GP (mle)")
+    add("--at-cap", choices=get_args(AtCap), help="LR when nothing was found (minimum)")
     add("--num-fit-samples", type=int, metavar="N", help="losses that the GP is fitted on (100)")
     add("--num-posterior-samples", type=int, metavar="N", help="losses of a posterior (500)")
     add("--grid-size", type=int, metavar="N", help="points searched for the minimum (500)")
