@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -94,19 +95,29 @@ class Trackers(Tracker):
         self.trackers = trackers
 
     def log(self, metrics: dict[str, Any]) -> None:
-        for tracker in self.trackers:
-            try:
+        with _writing():
+            for tracker in self.trackers:
                 tracker.log(metrics)
-            except OSError as error:
-                raise WriteError(f"tracking: cannot be written: {error}") from None
 
     def finish(self, summary: dict[str, Any]) -> None:
-        for tracker in self.trackers:
-            tracker.finish(summary)
+        with _writing():
+            for tracker in self.trackers:
+                tracker.finish(summary)
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object = None, *exception: object) -> None:
         for tracker in self.trackers:
-            tracker.__exit__(*exception)
+            # Of a run that fails already, the first reason is the one to tell.
+            with _writing() if kind is None else suppress(OSError):
+                tracker.__exit__(kind, *exception)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Report a file that cannot be written as the run's other files are."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"tracking: cannot be written: {error}") from None
 
 
 def rows(metrics: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -152,11 +163,9 @@ def start_tracker(
         speaks: False on all ranks but one.
     """
     trackers: list[Tracker] = []
-    try:
+    with _writing():
         if speaks and settings.wandb != "disabled":
             trackers.append(WandbTracker(settings.wandb, directory, name, config))
         if speaks and settings.tensorboard:
             trackers.append(TensorBoardTracker(directory, first_step))
-    except OSError as error:
-        raise WriteError(f"tracking: cannot be written: {error}") from None
     return Trackers(trackers)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from autowu import AutoWU
+from autowu.trainer.errors import WriteError
 from autowu.trainer.progress import Progress
 from autowu.trainer.settings import TrackingSettings
-from autowu.trainer.tracking import rows, start_tracker
+from autowu.trainer.tracking import Tracker, Trackers, rows, start_tracker
 
 TEST = {
     "step": 3,
@@ -99,3 +100,15 @@ def test_ranks_that_do_not_speak_watch_nothing(tmp_path: Path) -> None:
     with start_tracker(settings, tmp_path, "run", {}, first_step=0, speaks=False) as tracker:
         tracker.log(METRICS)
     assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk(Tracker):
+    def __exit__(self, *exception: object) -> None:
+        raise OSError("No space left on device")
+
+
+def test_a_watcher_that_cannot_be_closed_hides_no_other_error() -> None:
+    with pytest.raises(WriteError, match=r"tracking: .* No space left"), Trackers([FullDisk()]):
+        pass
+    with pytest.raises(WriteError, match=r"^steps\.csv$"), Trackers([FullDisk()]):
+        raise WriteError("steps.csv")
