@@ -1,10 +1,12 @@
 """train.py from end to end: a run, its files, its resumption and its ways to fail."""
 
+import errno
 import importlib.util
 import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +181,25 @@ def test_a_finished_run_shows_its_result_and_is_left_alone(
     assert ("AutoWU found LR" in output) is found
     assert str(finished / "schedule.png") in output
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
+
+
+def test_a_plot_that_cannot_be_written_is_said_after_the_result(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(run_dir: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = shutil.copytree(finished, tmp_path / finished.name)
+    (folder / "schedule.png").unlink()
+    monkeypatch.setattr("autowu.plotting.plot_run", full)
+    assert run(folder) == 1
+    said = capsys.readouterr()
+    assert "test accuracy" in said.out
+    reason = "cannot be written: No space left on device"
+    assert said.err == f"train.py: {folder / 'schedule.png'}: {reason}\n"
 
 
 def test_the_line_of_an_epoch_has_the_lr_that_the_next_one_begins_with(

@@ -11,6 +11,7 @@ import torch
 
 from autowu.scheduler import AutoWU
 from autowu.trainer.distributed import Ranks
+from autowu.trainer.errors import WriteError
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedules import Schedule
@@ -81,15 +82,22 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
 
 
 def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
-    """Draw the plot unless it is there, and print the result in three lines or more."""
+    """Print the result in three lines or more, and draw the plot unless it is there.
+
+    Raises:
+        WriteError: the plot cannot be written.
+    """
     if summary["schedule"] == "lr_range_test":
         print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
+    print(closing_lines(summary, run.plot), flush=True)
     if not run.plot.exists():
         from autowu.plotting import plot_run
 
-        plot_run(run.path)
-    print(closing_lines(summary, run.plot))
+        try:
+            plot_run(run.path)
+        except OSError as error:
+            raise WriteError(f"{run.plot}: cannot be written: {error.strerror}") from None
 
 
 def closing_lines(summary: dict[str, Any], plot: Path) -> str:
