@@ -14,40 +14,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from autowu.optimizer_wrapper import OptimizerWrapper
+
 CPU_BATCH = 2**17  # numbers; with their gradients 1 MiB in float32
 
 
-class Wrapper(Optimizer):
-    """What an optimizer around another one leaves to that one."""
-
-    base_optimizer: Optimizer
-
-    def __getattr__(self, name: str) -> Any:
-        # Not the private ones: GradScaler and torch.compile ask for them and mean this object.
-        if name.startswith("_") or name == "base_optimizer":
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(self.base_optimizer, name)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        self.base_optimizer.add_param_group(param_group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self.base_optimizer.zero_grad(set_to_none)
-
-    def register_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_state_dict_pre_hook(*args, **kwargs)
-
-    def register_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_state_dict_post_hook(*args, **kwargs)
-
-    def register_load_state_dict_pre_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_load_state_dict_pre_hook(*args, **kwargs)
-
-    def register_load_state_dict_post_hook(self, *args: Any, **kwargs: Any) -> Any:
-        return self.base_optimizer.register_load_state_dict_post_hook(*args, **kwargs)
-
-
-class LARS(Wrapper):
+class LARS(OptimizerWrapper):
     """Scales the gradient of each parameter to the norm of the parameter before another optimizer.
 
     For a parameter `w` with gradient `g`, in a group with weight decay `beta`:

@@ -342,14 +342,19 @@ def test_a_loader_process_that_is_killed_in_a_step_is_one_line(
     assert error.count("\n") == 1 and "a loader process died (out of memory?)" in error
 
 
+@pytest.mark.parametrize("key", ["name", "output_dir", "resume", "data.root"])
 @pytest.mark.parametrize(
-    ("name", "said"), [("a" * 256, "at most 255 bytes"), ("ä" * 128, "255 bytes"), ("a\0b", "NUL")]
+    ("value", "said"),
+    [("a" * 256, "at most 255 bytes"), ("in/" + "ä" * 128, "255 bytes"), ("a\0b", "NUL")],
 )
-def test_a_name_that_no_folder_can_have_is_one_line(
-    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_path_that_cannot_be_is_one_line_with_its_key(
+    key: str, value: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = fails([f"name={name}"], tmp_path, capsys)
-    assert error.startswith("train.py: name=") and said in error
+    settings = ["data.name=folder"] if key == "data.root" else []
+    assert main([f"output_dir={tmp_path / 'runs'}", *settings, f"{key}={value}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith(f"train.py: {key}=") and said in error
+    assert not (tmp_path / "runs").exists()
 
 
 def test_training_goes_on_when_nobody_reads_its_lines(

@@ -28,7 +28,7 @@ from autowu.trainer import data_sets
 from autowu.trainer.augment import file_transform
 from autowu.trainer.data_sets import DataSet, Split
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import ConfigError, DataError
+from autowu.trainer.errors import ConfigError, DataError, some
 from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
@@ -405,8 +405,8 @@ def check_labels(name: str, data_set: DataSet) -> None:
     trained = set(data_set.train.labels.unique().tolist())
     unknown = sorted(set(data_set.test.labels.unique().tolist()) - trained)
     if unknown:
-        some = ", ".join(map(str, unknown[:5])) + ", ..." * (len(unknown) > 5)
-        raise DataError(f"data.name={name}: the test images have classes without training: {some}")
+        named = some([str(label) for label in unknown], most=5)
+        raise DataError(f"data.name={name}: the test images have classes without training: {named}")
 
 
 def default_num_workers(ranks: Ranks, in_memory: bool) -> int:

@@ -200,7 +200,7 @@ def parquet(root: str, label_column: str | None) -> DataSet:
         raise ConfigError(f"data.root={root}: holds no .parquet files")
     train_files = _of_split(folder, files, "train")
     named = (_of_split(folder, files, name) for name in ("test", "validation", "val"))
-    test_files = next((some for some in named if some), [])
+    test_files = next((found for found in named if found), [])
     if not train_files or not test_files:
         raise ConfigError(
             f"data.root={root}: needs train*.parquet and test*.parquet (or validation, val),"

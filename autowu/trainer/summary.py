@@ -82,26 +82,30 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
 
 
 def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
-    """Print the result in three lines or more, and draw the plot unless it is there.
+    """Draw the plot unless it is there, and print the result.
 
     Raises:
-        WriteError: the plot cannot be written.
+        WriteError: the plot could not be drawn; the result is printed all the same.
     """
     if summary["schedule"] == "lr_range_test":
         print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
-    print(closing_lines(summary, run.plot), flush=True)
+    mistake = None
     if not run.plot.exists():
         from autowu.plotting import plot_run
 
         try:
             plot_run(run.path)
-        except OSError as error:
-            raise WriteError(f"{run.plot}: cannot be written: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a disk that is full, or a file that is gone
+            mistake = f"{run.plot}: cannot be drawn: {getattr(error, 'strerror', None) or error}"
+    print(closing_lines(summary))
+    if mistake is not None:
+        raise WriteError(mistake)
+    print(f"plot {run.plot}")
 
 
-def closing_lines(summary: dict[str, Any], plot: Path) -> str:
-    """The result in words: the accuracy, the LR and the epoch that were found, the plot."""
+def closing_lines(summary: dict[str, Any]) -> str:
+    """The result in words: the accuracy, and the LR and the epoch that were found."""
     switch_step, num_steps = summary["switch_step"], summary["total_steps"]
     warmup = f"no warmup in {num_steps} steps"
     if switch_step:
@@ -136,7 +140,6 @@ def closing_lines(summary: dict[str, Any], plot: Path) -> str:
             f"test accuracy {summary['test_accuracy']:.2f} %"
             f" (best epoch {summary['best_test_accuracy']:.2f} %)" + average,
             result,
-            f"plot {plot}",
         ]
     )
 

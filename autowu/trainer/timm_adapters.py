@@ -6,10 +6,10 @@ import timm.optim
 import torch
 from torch.optim import Optimizer
 
-from autowu.lars import Wrapper
+from autowu.optimizer_wrapper import OptimizerWrapper
 
 
-class Lookahead(Wrapper, timm.optim.Lookahead):
+class Lookahead(OptimizerWrapper, timm.optim.Lookahead):
     """Every `k` steps the weights go `alpha` of the way from where they were `k` steps before.
 
     The first time is after `2 k` steps: timm takes the slow weights at step `k`.
@@ -31,8 +31,11 @@ class Lookahead(Wrapper, timm.optim.Lookahead):
             kind = type(base_optimizer).__name__
             raise TypeError(f"base_optimizer must be a torch Optimizer, got {kind}")
         super().__init__(base_optimizer, alpha, k)
-        self.base_optimizer = base_optimizer
         self.__setstate__({})  # the hooks
+
+    @property
+    def base_optimizer(self) -> Optimizer:  # type: ignore[override]  # timm's is the private one
+        return self._base_optimizer
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_base_optimizer": self._base_optimizer}
@@ -41,7 +44,6 @@ class Lookahead(Wrapper, timm.optim.Lookahead):
         if "_base_optimizer" in state:  # a copy: what is shared with the base stays shared
             base = state["_base_optimizer"]
             state = state | {
-                "base_optimizer": base,
                 "param_groups": base.param_groups,
                 "defaults": base.defaults,
                 "state": {},

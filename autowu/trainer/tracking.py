@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -105,10 +105,16 @@ class Trackers(Tracker):
                 tracker.finish(summary)
 
     def __exit__(self, kind: object = None, *exception: object) -> None:
+        """Close all; of several errors, that of the run first among them, the first is told."""
+        first: OSError | None = None
         for tracker in self.trackers:
-            # Of a run that fails already, the first reason is the one to tell.
-            with _writing() if kind is None else suppress(OSError):
+            try:
                 tracker.__exit__(kind, *exception)
+            except OSError as error:
+                first = first or error
+        if first is not None and kind is None:
+            with _writing():
+                raise first
 
 
 @contextmanager

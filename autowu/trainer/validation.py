@@ -185,15 +185,19 @@ def _check_run(settings: Settings) -> None:
         path = PurePath(settings.name)
         if not path.parts or path.is_absolute() or ".." in path.parts:
             raise ConfigError(f"name={settings.name}: must be a folder below output_dir")
-        if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in path.parts):
-            raise ConfigError(
-                f"name={settings.name}: a folder's name has at most {MAX_NAME_BYTES} bytes"
-            )
-        if "\0" in settings.name:
-            raise ConfigError(f"name={settings.name!r}: a folder's name has no NUL")
-    for key in ("output_dir", "resume"):
-        if not getattr(settings, key):
-            raise ConfigError(f"{key}=: must not be empty")
+    paths = {key: getattr(settings, key) for key in ("output_dir", "resume", "name")}
+    for key, value in (paths | {"data.root": getattr(settings.data, "root", None)}).items():
+        if value is not None:
+            _check_path(key, value)
+
+
+def _check_path(key: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{key}=: must not be empty")
+    if "\0" in value:
+        raise ConfigError(f"{key}={value!r}: a path has no NUL")
+    if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in PurePath(value).parts):
+        raise ConfigError(f"{key}={value}: a name in a path has at most {MAX_NAME_BYTES} bytes")
 
 
 def _check_data(data: DataSettings) -> None:

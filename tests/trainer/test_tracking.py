@@ -107,8 +107,20 @@ class FullDisk(Tracker):
         raise OSError("No space left on device")
 
 
-def test_a_watcher_that_cannot_be_closed_hides_no_other_error() -> None:
-    with pytest.raises(WriteError, match=r"tracking: .* No space left"), Trackers([FullDisk()]):
-        pass
+class Closed(Tracker):
+    is_closed = False
+
+    def __exit__(self, *exception: object) -> None:
+        self.is_closed = True
+
+
+def test_a_watcher_that_cannot_be_closed_hides_no_other_error_and_leaves_none_open() -> None:
+    last = Closed()
+    with (
+        pytest.raises(WriteError, match=r"tracking: .* No space left"),
+        Trackers([FullDisk(), last]),
+    ):
+        assert not last.is_closed
+    assert last.is_closed
     with pytest.raises(WriteError, match=r"^steps\.csv$"), Trackers([FullDisk()]):
         raise WriteError("steps.csv")
