@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ class Panel:
     title: str
     peaks: Mapping[float, Sequence[float]]  # peak LR -> test accuracies in percent, of the seeds
     # method -> (LR that was found, test accuracy) of each seed
-    found: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    found: Mapping[str, Sequence[tuple[float, float]]]
 
 
 def draw(panels: Sequence[Panel], num_columns: int = 3) -> Figure:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from autowu.trainer.parameter_groups import find_head
 from experiments.training import tasks
 from experiments.training.methods import warmup_cosine
 from experiments.training.tasks import SmallResNet, Task
@@ -43,8 +44,9 @@ def from_trained(name: str, root: Path, count: int) -> Task:
 
     def network() -> nn.Module:
         result = deepcopy(trained)
-        last = list(result.named_children())[-1][0]
-        setattr(result, last, nn.Linear(getattr(result, last).in_features, NUM_CLASSES))
+        classifier = find_head(result)
+        assert isinstance(classifier, nn.Linear)
+        classifier.reset_parameters()
         return result
 
     first = _of_classes(name, root, 0, SOURCES[name].count)
