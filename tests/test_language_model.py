@@ -39,7 +39,9 @@ def test_sequences_are_the_bytes_of_the_text_in_their_order() -> None:
     ]
 
 
-@pytest.mark.parametrize("cell", [run.Cell("autowu", None, 1), run.Cell("warmup_cosine", 0.01, 1)])
+@pytest.mark.parametrize(
+    "cell", [run.Cell("autowu", None, None, 1), run.Cell("warmup_cosine", 0.01, 0.1, 1)]
+)
 def test_a_run_learns_in_one_epoch_and_reports_its_schedule(cell: run.Cell) -> None:
     row, curve = run.train(cell, TINY)
     assert float(row["validation_loss"]) < math.log(256)  # of a network that knows nothing
@@ -55,7 +57,7 @@ def test_a_run_learns_in_one_epoch_and_reports_its_schedule(cell: run.Cell) -> N
 
 
 def test_finished_runs_are_not_made_again_and_stray_curves_go(tmp_path: Path) -> None:
-    cell = run.Cell("warmup_cosine", 0.01, 0)
+    cell = run.Cell("warmup_cosine", 0.01, 0.3, 0)
     key = cell.columns(TINY)
     append_row(tmp_path / "results.csv", {**key, "validation_loss": "1.5"})
     append_row(tmp_path / "curves.csv", {**key, "step": 10})
@@ -67,19 +69,27 @@ def test_finished_runs_are_not_made_again_and_stray_curves_go(tmp_path: Path) ->
 
 def test_tables_compare_with_the_best_baseline_seed_by_seed() -> None:
     rows = [
-        {"method": method, "peak_lr": peak_lr, "seed": str(seed), "validation_loss": str(loss),
-         "start_lr": "0.002", "highest_lr": "0.01", "switch_step": "9",
-         "total_steps": "30"}
-        for method, peak_lr, losses in (
-            ("warmup_cosine", "0.01", (2.0, 2.2)),
-            ("warmup_cosine", "0.001", (2.5, 2.5)),
-            ("autowu", "", (1.9, 2.4)),
+        {"method": method, "peak_lr": peak_lr, "warmup": warmup, "seed": str(seed),
+         "validation_loss": str(loss), "start_lr": "0.002", "highest_lr": "0.01",
+         "switch_step": "9", "total_steps": "30"}
+        for method, peak_lr, warmup, losses in (
+            ("warmup_cosine", "0.01", "0.3", (2.0, 2.2)),
+            ("warmup_cosine", "0.01", "0.1", (2.1, 2.2)),
+            ("warmup_cosine", "0.001", "0.1", (2.5, 2.5)),
+            ("autowu", "", "", (1.9, 2.4)),
         )
         for seed, loss in enumerate(losses)
     ]  # fmt: skip
-    assert plot.best_peak_lr(rows) == "0.01"
+    assert plot.best_of_grid(rows) == ("0.01", "0.3")
     table = plot.losses_table(rows).splitlines()
-    assert table[2] == "| warmup_cosine | 0.001 | 2.500 ± 0.000 | +0.400 ± 0.141 | 2 |"
-    assert table[3] == "| warmup_cosine | 0.01 | 2.100 ± 0.141 | +0.000 ± 0.000 | 2 |"
-    assert table[4] == "| autowu | found: 0.002 0.002 | 2.150 ± 0.354 | +0.050 ± 0.212 | 2 |"
+    assert (
+        table[2] == "| warmup_cosine, warmup of 10 % | 0.001 | 2.500 ± 0.000 | +0.400 ± 0.141 | 2 |"
+    )
+    assert (
+        table[3] == "| warmup_cosine, warmup of 10 % | 0.01 | 2.150 ± 0.071 | +0.050 ± 0.071 | 2 |"
+    )
+    assert (
+        table[4] == "| warmup_cosine, warmup of 30 % | 0.01 | 2.100 ± 0.141 | +0.000 ± 0.000 | 2 |"
+    )
+    assert table[5] == "| autowu | found: 0.002 0.002 | 2.150 ± 0.354 | +0.050 ± 0.212 | 2 |"
     assert "| autowu | 0 | 9 of 30 | 0.01 | 0.002 | 1.900 |" in plot.found_table(rows)

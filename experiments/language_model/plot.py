@@ -17,18 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
-from experiments.language_model.run import PROBED
+from experiments.language_model.run import PROBED, WARMUPS
 from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 
 FOLDER = Path(__file__).parent
 HEADLINE, BASELINE = PROBED, "warmup_cosine"
 UNPROBED = "autowu"
 DASHED = (0, (4, 2))
+DOTTED = (0, (1, 1.2))
 Row = dict[str, str]
 
 
-def select(rows: Sequence[Row], method: str, peak_lr: str = "") -> list[Row]:
-    return [row for row in rows if (row["method"], row["peak_lr"]) == (method, peak_lr)]
+def select(rows: Sequence[Row], method: str, peak_lr: str = "", warmup: str = "") -> list[Row]:
+    wanted = (method, peak_lr, warmup)
+    return [row for row in rows if (row["method"], row["peak_lr"], row["warmup"]) == wanted]
 
 
 def losses(rows: Sequence[Row]) -> list[float]:
@@ -40,23 +42,25 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def peak_lrs(rows: Sequence[Row]) -> list[str]:
-    """Of the baseline, from the lowest to the highest."""
-    return sorted({row["peak_lr"] for row in rows if row["method"] == BASELINE}, key=float)
+def grid(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """The baseline's peak LRs, each with its warmups, from the lowest to the highest."""
+    pairs = {(row["peak_lr"], row["warmup"]) for row in rows if row["method"] == BASELINE}
+    return sorted(pairs, key=lambda pair: (float(pair[0]), float(pair[1])))
 
 
-def best_peak_lr(rows: Sequence[Row]) -> str:
+def best_of_grid(rows: Sequence[Row]) -> tuple[str, str]:
     """The baseline's best by the mean validation loss: tuned with hindsight."""
-    return min(peak_lrs(rows), key=lambda lr: statistics.fmean(losses(select(rows, BASELINE, lr))))
+    return min(grid(rows), key=lambda pair: statistics.fmean(losses(select(rows, BASELINE, *pair))))
 
 
 def losses_table(rows: Sequence[Row]) -> str:
     """Validation loss of each method, and its distance from the best baseline."""
-    best = select(rows, BASELINE, best_peak_lr(rows))
+    best = select(rows, BASELINE, *best_of_grid(rows))
     lines: list[list[object]] = []
-    for peak_lr in peak_lrs(rows):
-        chosen = select(rows, BASELINE, peak_lr)
-        lines.append([BASELINE, peak_lr, *loss_cells(chosen, best)])
+    for peak_lr, warmup in grid(rows):
+        chosen = select(rows, BASELINE, peak_lr, warmup)
+        name = f"{BASELINE}, warmup of {100 * float(warmup):g} %"
+        lines.append([name, peak_lr, *loss_cells(chosen, best)])
     for method in sorted({row["method"] for row in rows} - {BASELINE}):
         chosen = sorted(select(rows, method), key=lambda row: row["seed"])
         found = " ".join(f"{float(row['start_lr']):.2g}" for row in chosen)
@@ -98,7 +102,7 @@ def draw(rows: Sequence[Row], curves: Sequence[Row], path: Path) -> None:
         draw_validation(axes, rows)
         left.legend(loc="outside upper center")
         upper, lower = right.subplots(2, sharex=True, height_ratios=(2, 1))
-        draw_curves(upper, lower, curves, best_peak_lr(rows))
+        draw_curves(upper, lower, curves, best_of_grid(rows))
         right.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
         right.align_ylabels()
         save_figure(figure, path, dpi=150)
@@ -109,19 +113,21 @@ def draw_validation(axes: Axes, rows: Sequence[Row]) -> None:
 
     The band is AutoWU's mean and deviation, whatever LR it found.
     """
-    lrs = peak_lrs(rows)
-    cells = [mean_and_deviation(losses(select(rows, BASELINE, lr))) for lr in lrs]
-    axes.errorbar(
-        [float(lr) for lr in lrs],
-        [mean for mean, _ in cells],
-        [deviation for _, deviation in cells],
-        color="0.45",
-        marker="s",
-        markersize=5,
-        capsize=3,
-        linestyle=DASHED,
-        label="warmup-cosine, mean ± sd of 3 seeds",
-    )
+    lrs = list(dict.fromkeys(peak_lr for peak_lr, _ in grid(rows)))
+    for warmup, marker, look in zip(WARMUPS, "sv", (DASHED, DOTTED), strict=True):
+        of_warmup = [pair for pair in grid(rows) if pair[1] == f"{warmup:g}"]
+        cells = [mean_and_deviation(losses(select(rows, BASELINE, *pair))) for pair in of_warmup]
+        axes.errorbar(
+            [float(lr) for lr, _ in of_warmup],
+            [mean for mean, _ in cells],
+            [deviation for _, deviation in cells],
+            color="0.45",
+            marker=marker,
+            markersize=5,
+            capsize=3,
+            linestyle=look,
+            label=f"warmup-cosine, warmup of {100 * warmup:g} %, mean ± sd of 3 seeds",
+        )
     mean, deviation = mean_and_deviation(losses(select(rows, HEADLINE)))
     axes.axhspan(mean - deviation, mean + deviation, color="0.88", linewidth=0)
     axes.axhline(
@@ -149,7 +155,7 @@ def draw_validation(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xlabel="peak LR", ylabel="validation loss, nats a byte")
 
 
-def draw_curves(upper: Axes, lower: Axes, curves: Sequence[Row], best: str) -> None:
+def draw_curves(upper: Axes, lower: Axes, curves: Sequence[Row], best: tuple[str, str]) -> None:
     """Training loss and LR over the run: means over the seeds, AutoWU's of each seed."""
 
     def line(rows: Sequence[Row], label: str | None, **look: Any) -> None:
@@ -158,14 +164,15 @@ def draw_curves(upper: Axes, lower: Axes, curves: Sequence[Row], best: str) -> N
             at_step = ([float(r[column]) for r in rows if int(r["step"]) == s] for s in steps)
             axes.plot(steps, [statistics.fmean(v) for v in at_step], label=label, **look)
 
-    others = [lr for lr in peak_lrs(curves) if lr != best]
-    for lr in others:
-        label = "warmup-cosine, other LRs" if lr == others[0] else None
-        line(select(curves, BASELINE, lr), label, color="0.8", linewidth=1.0)
-    line(select(curves, BASELINE, best), f"warmup-cosine, {best}", color="0.45", linestyle=DASHED)
+    others = [pair for pair in grid(curves) if pair != best]
+    for pair in others:
+        label = "other warmup-cosines" if pair == others[0] else None
+        line(select(curves, BASELINE, *pair), label, color="0.8", linewidth=1.0)
+    label = f"warmup-cosine, {best[0]}, warmup of {100 * float(best[1]):g} %"
+    line(select(curves, BASELINE, *best), label, color="0.45", linestyle=DASHED)
     for method, label, look in (
         (HEADLINE, "AutoWU after a probe, 3 seeds", {"linewidth": 1.2}),
-        (UNPROBED, "AutoWU without a probe", {"linewidth": 1.2, "linestyle": (0, (1, 1.2))}),
+        (UNPROBED, "AutoWU without a probe", {"linewidth": 1.2, "linestyle": DOTTED}),
     ):
         rows = select(curves, method)
         for seed in sorted({row["seed"] for row in rows}):

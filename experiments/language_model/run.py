@@ -1,13 +1,14 @@
-"""A small GPT on Python's sources for one epoch: AutoWU beside warmup-cosine at five peak LRs.
+"""A small GPT on Python's sources for one epoch: AutoWU beside ten warmup-cosines.
 
-    nice python -m experiments.language_model.run               12 minutes on two free cores
-    nice python -m experiments.language_model.run --held-out    10 minutes: another network
+    nice python -m experiments.language_model.run               a quarter of an hour on two cores
+    nice python -m experiments.language_model.run --held-out    as long: another network
 
 Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
 The figure and the table of the README: `python -m experiments.language_model.plot`.
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -40,7 +41,7 @@ from experiments.training.methods import EARLIER_GROWTH
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # of the baseline
-WARMUP_FRACTION = 0.1  # of the baseline's steps
+WARMUPS = (0.1, 0.3)  # of the baseline's steps
 PROBED = "autowu after a probe"  # the Trainer's default
 PROBED_BEFORE = "autowu after a probe, 3 % a step"  # as it was; the others begin at `min_lr`
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
@@ -87,6 +88,7 @@ class Cell:
 
     method: str  # warmup_cosine, or a key of VARIANTS
     peak_lr: float | None  # None: AutoWU finds it
+    warmup: float | None  # of the steps; None: AutoWU decides
     seed: int  # of weights and order of the sequences
 
     def columns(self, size: Size) -> dict[str, str]:
@@ -94,18 +96,20 @@ class Cell:
         return {
             "method": self.method,
             "peak_lr": "" if self.peak_lr is None else f"{self.peak_lr:g}",
+            "warmup": "" if self.warmup is None else f"{self.warmup:g}",
             "seed": str(self.seed),
             "total_steps": str(size.num_steps),
         }
 
 
 def cells(methods: Iterable[str]) -> list[Cell]:
-    made = []
-    for seed in SEEDS:
-        for method in methods:
-            for peak_lr in PEAK_LRS if method == "warmup_cosine" else (None,):
-                made.append(Cell(method, peak_lr, seed))
-    return made
+    grid = list(itertools.product(PEAK_LRS, WARMUPS))
+    return [
+        Cell(method, peak_lr, warmup, seed)
+        for seed in SEEDS
+        for method in methods
+        for peak_lr, warmup in (grid if method == "warmup_cosine" else [(None, None)])
+    ]
 
 
 def sequences(text: bytes, context: int) -> list[dict[str, torch.Tensor]]:
@@ -150,7 +154,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         "train_dataset": sequences(text.train, size.context),
         "eval_dataset": sequences(text.validation, size.context),
     }
-    if cell.peak_lr is None:
+    if cell.peak_lr is None or cell.warmup is None:
         settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
         num_samples = NUM_SAMPLES if cell.method in (PROBED, PROBED_BEFORE) else 0
@@ -161,7 +165,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         output_dir,
         learning_rate=cell.peak_lr,
         lr_scheduler_type="cosine",
-        warmup_steps=round(WARMUP_FRACTION * size.num_steps),
+        warmup_steps=round(cell.warmup * size.num_steps),
         **common,
     )
     return Trainer(build_model(size), arguments, **data)
@@ -212,7 +216,7 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def key_of(row: dict[str, str]) -> tuple[str, ...]:
-    return row["method"], row["peak_lr"], row["seed"], row["total_steps"]
+    return row["method"], row["peak_lr"], row["warmup"], row["seed"], row["total_steps"]
 
 
 def run(todo: Sequence[Cell], size: Size, results: Path, num_processes: int) -> None:
