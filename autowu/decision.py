@@ -129,10 +129,11 @@ def _test(
     probabilities: Sequence[float],
     lr_at_minimum: float,
 ) -> MinimumTest:
+    lr = sweep.lr(step)
     return MinimumTest(
         step=step,
-        lr=sweep.lr(step),
+        lr=lr,
         probabilities=tuple(probabilities),
-        positive=is_positive(probabilities, settings.confidence),
+        positive=lr >= sweep.least_lr and is_positive(probabilities, settings.confidence),
         lr_at_minimum=lr_at_minimum,
     )

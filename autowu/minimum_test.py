@@ -39,7 +39,8 @@ class MinimumTest:
     lr: float  # the sweep's learning rate at that step
     # (num_tests,), eq. (4), or that of a plateau where it is larger; all 0 without enough losses.
     probabilities: tuple[float, ...]
-    positive: bool  # the majority of the probabilities exceeds the confidence
+    # The majority of the probabilities exceeds the confidence, and the LR is one that counts.
+    positive: bool
     lr_at_minimum: float  # eq. (5)
 
 

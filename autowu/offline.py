@@ -13,7 +13,7 @@ from autowu.scheduler import AutoWU, Phase
 from autowu.sweep import first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
-NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
+NUM_COMPARED = 10  # ours: recorded rows, at least, that tell which other sweep it was
 
 
 class OtherSweepError(ValueError):
@@ -91,7 +91,9 @@ def replay(
         if len(recorded.lrs) != len(numbers):
             raise ValueError(f"got {len(recorded.lrs)} learning rates for {len(numbers)} losses")
         if first_lr is None and numbers and _has_probed(recorded.lrs[0], scheduler):
-            scheduler.begin_at(recorded.lrs[0])
+            first_lr = recorded.lrs[0]
+        if first_lr is not None:
+            _begin_as_recorded(scheduler, first_lr, recorded)
     scheduler.optimizer.step()
     for row, number in enumerate(numbers):
         if recorded is not None and scheduler.phase is Phase.WARMUP:
@@ -127,6 +129,15 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
     if first_lr is not None:
         scheduler.begin_at(first_lr)
     return scheduler
+
+
+def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
+    """With the pace that fits more of the record: whether the fall of the probe was spread."""
+    num_fitting = []
+    for is_spread in (False, True):
+        scheduler.begin_at(first_lr, is_spread=is_spread)
+        num_fitting.append(_num_fitting(scheduler, recorded))
+    scheduler.begin_at(first_lr, is_spread=num_fitting[1] > num_fitting[0])
 
 
 def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:
@@ -176,21 +187,23 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
     for keywords in candidates:
         changed = settings | keywords
         try:
-            sweep = _begun(changed.pop("first_lr", None), changed)
+            first_lr = changed.pop("first_lr", None)
+            sweep = _begun(first_lr, changed)
+            if first_lr is not None:
+                _begin_as_recorded(sweep, first_lr, recorded)
         except ValueError:  # no sweep begins there
             continue
-        if _fits(sweep, recorded, row):
+        num_fitting = _num_fitting(sweep, recorded)
+        if num_fitting > max(row, NUM_COMPARED - 1) or num_fitting == len(recorded.lrs):
             return keywords
     return {}
 
 
-def _fits(sweep: AutoWU, recorded: RecordedLRs, last_row: int) -> bool:
-    """Whether a sweep has the LRs up to `last_row`, and of `NUM_COMPARED` steps at least."""
+def _num_fitting(sweep: AutoWU, recorded: RecordedLRs) -> int:
+    """So many rows, from the first on, have the LRs of a sweep that no test ends."""
     step = 0
     for row, lr in enumerate(recorded.lrs):
-        if row > last_row and step >= NUM_COMPARED:
-            break
         if not math.isclose(lr, sweep.lr_at(step), rel_tol=LR_TOLERANCE):
-            return False
+            return row
         step += not recorded.was_skipped(row, sweep, step)
-    return True
+    return len(recorded.lrs)

@@ -9,10 +9,11 @@ that it falls, and `u` is the last LR before it rises again. Near
     p = max(h, u / 12)
 
 the sweep of the run can begin, and be slow from its first step on (`sweep.py`). In small networks
-`p` is `h`, or a little more. But a wide one learns a few samples by heart at LRs far below those
-that train it: a ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003
-(`experiments/sweep`). The steps of an optimizer like Adam do not depend on the size of a batch, and
-those of SGD little as long as the weights are random.
+`p` is `h`. But a wide one learns a few samples by heart at LRs far below those that train it: a
+ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003 (`experiments/sweep`). Where
+`h` lies below `u / 12` the fall is spread: the good LRs may lie anywhere between the two, and the
+sweep of a long run takes its time to go there. The steps of an optimizer like Adam do not depend
+on the size of a batch, and those of SGD little as long as the weights are random.
 
 All of it means the same for `a * loss + b`, and all of it is ours: the paper has no probe.
 """
@@ -21,6 +22,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -40,6 +42,13 @@ MOST_SKIPPED = 24
 NUM_SAMPLES = 32  # ours: of a batch; 16 to 256 give nearly the same LR (`experiments/probe`)
 
 TakeStep = Callable[[], Tensor | float | None]
+
+
+class Fall(NamedTuple):
+    """Where the loss of a probe falls."""
+
+    lr: float  # `p` of the module's docstring: near it the loss begins to
+    is_spread: bool  # `p` is `u / 12`, and half of the fall comes before it
 
 
 def probe_lrs(min_lr: float, max_lr: float) -> list[float]:
@@ -132,8 +141,8 @@ def probe_losses(
     return losses + [math.nan] * (len(lrs) - len(losses))
 
 
-def lr_of_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
-    """The LR near which the loss begins to fall, `p` of the module's docstring.
+def find_fall(lrs: Sequence[float], losses: Sequence[float]) -> Fall | None:
+    """Where the loss begins to fall.
 
     The fall is that from the first loss to the lowest one; losses from the first one that is not
     finite on are left out. A loss stands before its step. Without a rise `u` is the last LR that a
@@ -144,19 +153,20 @@ def lr_of_fall(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
         losses: (n,).
 
     Returns:
-        An LR, not always one of `lrs`; None where the loss falls nowhere.
+        Its LR is not always one of `lrs`; None where the loss falls nowhere.
 
-    >>> lr_of_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
-    0.001
-    >>> lr_of_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 0.9, 0.2, 0.1, 7.0])
-    0.0008333333333333334
-    >>> lr_of_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
+    >>> find_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
+    Fall(lr=0.001, is_spread=False)
+    >>> find_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 0.9, 0.2, 0.1, 7.0])
+    Fall(lr=0.0008333333333333334, is_spread=True)
+    >>> find_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
     """
     finite = list(itertools.takewhile(math.isfinite, losses))
     half = _step_of_half_fall(finite)
     if half is None:
         return None
-    return max(lrs[half], lrs[_last_step_before_rise(finite, half)] / MAX_DISTANCE)
+    lowest_lr = lrs[_last_step_before_rise(finite, half)] / MAX_DISTANCE
+    return Fall(max(lrs[half], lowest_lr), is_spread=lrs[half] < lowest_lr)
 
 
 def _step_of_half_fall(losses: Sequence[float]) -> int | None:

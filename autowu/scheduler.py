@@ -44,7 +44,7 @@ from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import MinimumTest, num_consecutive_positive
-from autowu.probe import MOST_SKIPPED, TakeStep, losses_taken_back, lr_of_fall, probe_lrs
+from autowu.probe import MOST_SKIPPED, TakeStep, find_fall, losses_taken_back, probe_lrs
 from autowu.saved_state import STATE_VERSION, checked_settings, of_this_version
 from autowu.settings import (
     COOLDOWN_DECAYS,
@@ -58,7 +58,7 @@ from autowu.settings import (
     SweepKind,
     check_integer,
 )
-from autowu.sweep import Sweep, first_fall_step, first_lr
+from autowu.sweep import Sweep, first_fall_step, first_lr, growth_where_spread
 
 _NOTHING_OBSERVED = (
     "step() or skip() got no loss in the warmup, and nothing was observed: AutoWU decides by the "
@@ -433,14 +433,14 @@ class AutoWU(LRScheduler):
         finally:
             self._last_lr = last_lr
             self._write_own_lrs()
-        fall_lr = lr_of_fall(lrs, losses)
-        if fall_lr is not None:
-            self.begin_at(first_lr(self._settings, fall_lr))
-        else:
+        fall = find_fall(lrs, losses)
+        if fall is None:
             self._begin(Sweep(self._settings, first_fall_step(self._settings)))
-        return fall_lr
+            return None
+        self.begin_at(first_lr(self._settings, fall.lr), is_spread=fall.is_spread)
+        return fall.lr
 
-    def begin_at(self, lr: float) -> None:
+    def begin_at(self, lr: float, *, is_spread: bool = False) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
         From there the LR grows evenly to `max_lr` at `W`, but at most 1.02x a step, or as much as
@@ -448,6 +448,10 @@ class AutoWU(LRScheduler):
 
         Args:
             lr: from `min_lr` to below `max_lr`.
+            is_spread: whether it is only known that the loss falls somewhere from there to 120
+                times as much (of a probe in a long run). In runs of some 490 steps and more the LR
+                then grows evenly to the highest of these at `W`, and no test counts below ten times
+                `lr`.
 
         Raises:
             TypeError: no number.
@@ -461,7 +465,8 @@ class AutoWU(LRScheduler):
                 f"begin_at takes an LR from min_lr={self._settings.min_lr:g} to below "
                 f"max_lr={self._settings.max_lr:g}, got {lr}"
             )
-        self._begin(Sweep(self._settings, 0, float(lr)))
+        growth = growth_where_spread(self._warmup_steps) if is_spread else None
+        self._begin(Sweep(self._settings, 0, float(lr), growth))
 
     def _begin(self, sweep: Sweep) -> None:
         self._sweep = sweep

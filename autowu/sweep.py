@@ -25,6 +25,12 @@ it. It begins at
 so low that 2 % a step take it to `6 * p` in `W` steps: the longer the warmup, the more of it comes
 before `p`, which a transformer needs, and which a short run has no steps for.
 
+Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
+network that learns nothing before some hundred steps, like a transformer. There the sweep goes
+evenly to `12 * p` in `W` steps, if that is less: in runs of some 490 steps and more. `12 * p` is
+the last LR before the loss of the probe rises. And no test counts below `p`, where the loss is
+still to fall.
+
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
 last factor of 3, all of it in the slow piece.
@@ -34,6 +40,7 @@ import math
 from typing import NamedTuple
 
 from autowu import schedules
+from autowu.probe import MAX_DISTANCE
 from autowu.settings import SchedulerSettings, is_adaptive
 
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
@@ -64,8 +71,8 @@ class Sweep:
         slow_lr: where the slow piece begins: with `fall_step` 0 the LR of the first step, or else
             one below that which the fast piece reached, which was too much. None: where the fast
             one ends; with `fall_step` 0 the sweep is fixed.
-        probed_growth: most that the LR grows in a step after a probe; None: as it does today. For
-            sweeps that an earlier version began.
+        probed_growth: most that the LR grows in a step after a probe; None: 2 %. More: of a sweep
+            that an earlier version began; less: the fall was spread.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Sweep:
         self.fall_step = fall_step
         self.slow_lr = slow_lr
         self.probed_growth: float | None = None
+        self.least_lr = 0.0  # below it no test counts
         self._max_lr = settings.max_lr
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
@@ -86,8 +94,11 @@ class Sweep:
         first = Piece(0, longest, settings.min_lr)
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)
-            self.probed_growth = PROBED_GROWTH if probed_growth is None else probed_growth
-            slowest = min(span / math.log(self.probed_growth), longest * span / math.log(MIN_REACH))
+            growth = PROBED_GROWTH if probed_growth is None else probed_growth
+            if growth < PROBED_GROWTH:
+                self.least_lr = min(settings.max_lr, slow_lr / share_of_probe(longest))
+            self.probed_growth = growth
+            slowest = min(span / math.log(growth), longest * span / math.log(MIN_REACH))
             first = Piece(0, max(longest, slowest), slow_lr)
         elif fall_step != 0:
             first = first._replace(length=fast_steps(settings))
@@ -151,9 +162,23 @@ def first_fall_step(settings: SchedulerSettings) -> int | None:
 
 def first_lr(settings: SchedulerSettings, fall_lr: float) -> float:
     """Where a sweep begins after a probe that saw the loss fall at `fall_lr`."""
-    growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
-    share = min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
-    return max(settings.min_lr, share * fall_lr)
+    return max(settings.min_lr, share_of_probe(settings.warmup_steps) * fall_lr)
+
+
+def share_of_probe(warmup_steps: int) -> float:
+    """Where a sweep begins, in units of the LR at which a probe saw the loss fall."""
+    growth = PROBED_GROWTH ** min(warmup_steps, 1_000)  # beyond that it is too much
+    return min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
+
+
+def growth_where_spread(warmup_steps: int) -> float:
+    """Most that the LR grows in a step after a probe whose fall is spread.
+
+    >>> growth_where_spread(200), round(growth_where_spread(440), 4)
+    (1.02, 1.0109)
+    """
+    reach = MAX_DISTANCE / share_of_probe(warmup_steps)
+    return min(PROBED_GROWTH, reach ** (1.0 / warmup_steps))
 
 
 def fast_steps(settings: SchedulerSettings) -> float:

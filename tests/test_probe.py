@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autowu import AutoWU, replay
-from autowu.probe import LEVEL, MAX_DISTANCE, lr_of_fall, probe_losses, probe_lrs
+from autowu.probe import LEVEL, MAX_DISTANCE, Fall, find_fall, probe_losses, probe_lrs
 from autowu.settings import PAPER
 from autowu.sweep import first_lr
 from tests.helpers import assert_same_state
@@ -54,14 +54,15 @@ def test_the_lrs_at_most_double_from_the_least_to_the_most(
 def test_the_lr_is_that_of_half_of_the_fall_or_a_twelfth_of_the_last_before_a_rise(
     losses: list[float], half: int, last: int
 ) -> None:
-    assert lr_of_fall(LRS, losses) == max(LRS[half], LRS[last] / MAX_DISTANCE)
+    least = LRS[last] / MAX_DISTANCE
+    assert find_fall(LRS, losses) == Fall(max(LRS[half], least), is_spread=LRS[half] < least)
 
 
 @pytest.mark.parametrize(
     "losses", [[2.0, 2.1, 2.2, 2.3], [2.0, 2.0, 2.0], [math.nan, 1.0], [2.0], []]
 )
 def test_a_loss_that_falls_nowhere_has_no_such_lr(losses: list[float]) -> None:
-    assert lr_of_fall(LRS, losses) is None
+    assert find_fall(LRS, losses) is None
 
 
 @given(
@@ -74,13 +75,13 @@ def test_it_is_the_same_for_any_scale_and_offset_of_the_loss(
 ) -> None:
     values = [float(loss) for loss in losses]
     moved = [scale * (loss + offset) for loss in losses]
-    found = lr_of_fall(LRS, values)
-    assert lr_of_fall(LRS, moved) == found
+    found = find_fall(LRS, values)
+    assert find_fall(LRS, moved) == found
     assert (found is None) == (min(values) == values[0])
     if found is not None:
         level = values[0] * LEVEL + min(values) * (1 - LEVEL)
-        assert found >= min(lr for lr, after in zip(LRS, values[1:], strict=False) if after < level)
-        assert found < LRS[len(losses) - 1]
+        least = min(lr for lr, after in zip(LRS, values[1:], strict=False) if after < level)
+        assert least <= found.lr < LRS[len(losses) - 1]
 
 
 def test_a_step_that_the_scaler_left_out_is_taken_again_at_the_same_lr() -> None:
@@ -292,6 +293,77 @@ def test_a_long_sweep_begins_ten_times_lower_and_goes_evenly_to_max_lr() -> None
     for step in (0, 1, 100, 4999, 5000):
         assert scheduler.lr_at(step) == pytest.approx(2e-4 * 5000 ** (step / 5000))
         assert scheduler.sweep_step(scheduler.lr_at(step)) == pytest.approx(step)
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "growth"),
+    [(40, 1.02), (480, 1.02), (490, 120 ** (1 / 245)), (2_000, 120 ** (1 / 1_000))],
+)
+def test_a_long_sweep_after_a_spread_fall_goes_evenly_to_twelve_times_its_lr(
+    total_steps: int, growth: float
+) -> None:
+    scheduler = Training(total_steps).scheduler
+    scheduler.begin_at(first_lr(scheduler.settings, 5e-4), is_spread=True)
+    if total_steps > 40:  # there it grows by more, to make a factor of 3
+        assert scheduler.lr_at(7) / scheduler.lr_at(6) == pytest.approx(growth)
+    assert scheduler.lr_at(scheduler.warmup_steps) <= 12 * 5e-4 * (1 + 1e-9)
+    if total_steps > 480:
+        assert scheduler.lr_at(scheduler.warmup_steps) == pytest.approx(12 * 5e-4)
+
+
+def run_on_a_fall_that_pauses(is_spread: bool, num_steps: int = 600) -> AutoWU:
+    """Losses that rise at LRs below 5e-4, and once more, for good, above 3e-3."""
+    scheduler = Training(1_200).scheduler
+    scheduler.begin_at(first_lr(scheduler.settings, 5e-4), is_spread=is_spread)
+    scheduler.optimizer.step()
+    for _ in range(num_steps):
+        lr = scheduler.lr_at(scheduler.last_epoch)
+        early, late = math.log(lr / 1e-4), math.log(lr / 3e-3)
+        scheduler.step(2.0 + 0.1 * abs(early) if lr < 3e-4 else 1.0 + 0.3 * abs(late))
+    return scheduler
+
+
+def test_no_test_counts_below_the_lr_of_a_spread_fall() -> None:
+    stopped, warned = run_on_a_fall_that_pauses(False), run_on_a_fall_that_pauses(True)
+    assert stopped.start_lr == pytest.approx(1e-4, rel=0.3)
+    assert warned.start_lr == pytest.approx(3e-3, rel=0.1)
+    assert warned.found_minimum
+    sure = [test for test in warned.tests if min(test.probabilities) > 0.95]
+    assert any(test.lr < 5e-4 for test in sure)
+    assert [test.lr >= 5e-4 for test in sure] == [test.positive for test in sure]
+
+
+def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on() -> None:
+    whole, part = run_on_a_fall_that_pauses(True), run_on_a_fall_that_pauses(True, 200)
+    other = Training(1_200).scheduler
+    other.load_state_dict(copy.deepcopy(part.state_dict()))
+    assert other.lr_at(599) == part.lr_at(599)
+    for loss in whole.losses[200:].tolist():
+        other.optimizer.step()
+        other.step(loss)
+    assert (other.switch_step, other.start_lr) == (whole.switch_step, whole.start_lr)
+    assert other.tests == whole.tests
+
+
+def test_a_replay_is_told_by_the_recorded_lrs_whether_the_fall_was_spread() -> None:
+    found = run_on_a_fall_that_pauses(True, 1_200)
+    assert found.switch_step is not None
+    lrs = [found.lr_at(step) for step in range(found.switch_step)]
+    losses = found.losses[: found.switch_step]
+    for keywords in ({"sweep": "adaptive"}, {"first_lr": found.lr_at(0)}):
+        again = replay(losses, 1_200, 10, lrs=lrs, **keywords)
+        assert again.tests == found.tests
+        assert again.start_lr == found.start_lr
+
+
+def test_a_probe_hands_on_that_its_fall_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_spread in (False, True):
+        fall = Fall(2e-3, is_spread)
+        monkeypatch.setattr("autowu.scheduler.find_fall", lambda *_, fall=fall: fall)
+        training = Training(10_000)
+        assert training.probe() == 2e-3
+        top = training.scheduler.lr_at(5_000)
+        assert top == pytest.approx(12 * 2e-3 if is_spread else 1.0)
 
 
 @pytest.mark.parametrize("lr", [1e-5, 0.5, 0.99])

@@ -130,9 +130,9 @@ class ProbeCell:
             for batch in batches:
                 take_step(*batch)
         step_seconds = (time.perf_counter() - start) / len(batches)
-        lr = probe.lr_of_fall(lrs, losses)
+        fall = probe.find_fall(lrs, losses)
         return {
-            "lr": "" if lr is None else f"{lr:.6g}",
+            "lr": "" if fall is None else f"{fall.lr:.6g}",
             "num_steps": str(len(lrs)),
             "probe_steps": f"{probe_seconds / step_seconds:.3f}",  # of the batch size
             "losses": " ".join(f"{loss:.5g}" for loss in losses),
