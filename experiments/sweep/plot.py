@@ -19,7 +19,7 @@ from experiments.sweep.paths import PATHS, PLANS, TUNED
 from experiments.sweep.run import (
     BOUNDED,
     PROBED,
-    PROBED_BEFORE,
+    PROBED_ALIKE,
     PROBED_BY_HALF,
     PROBES,
     RESULTS,
@@ -87,7 +87,7 @@ def table(rows: list[Row]) -> str:
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
         [method, *(_text(list(values.get(method, {}).values())) for values in groups.values())]
-        for method in (*PROBES, PROBED_BEFORE, PROBED_BY_HALF, *VARIANTS, BOUNDED, BASELINE)
+        for method in (*PROBES, PROBED_ALIKE, PROBED_BY_HALF, *VARIANTS, BOUNDED, BASELINE)
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
     for method, other, name in (

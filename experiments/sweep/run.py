@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from autowu import AutoWU, probe, sweep
+from autowu import AutoWU, probe, scheduler
 from autowu.probe import NUM_SAMPLES, probe_lrs
+from autowu.sweep import PROBED_GROWTH, growth_where_spread
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
-from experiments.training.methods import EARLIER_GROWTH, warmup_cosine
+from experiments.training.methods import warmup_cosine
 from experiments.training.trial import Recipe, train
 
 PARTS = ("digits", "cifar10", "cnn", "vit", "wide")
@@ -41,14 +42,14 @@ BOUNDED = "adaptive, max_lr 0.01"
 PROBED = "adaptive, after a probe"
 PROBED_LESS = "adaptive, after a probe, its images taken off the run"
 PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
-PROBED_BEFORE = "adaptive, after a probe, 3 % a step"
+PROBED_ALIKE = "adaptive, after a probe, 2 % a step whatever its fall"
 PROBES = (PROBED, PROBED_LESS)
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
     PROBED: AutoWU,
     PROBED_LESS: AutoWU,
     PROBED_BY_HALF: AutoWU,
-    PROBED_BEFORE: AutoWU,
+    PROBED_ALIKE: AutoWU,
 }
 # Of the variants that were not kept those that are run at 4,972 steps, too.
 LONG = ("without the test of a plateau", "a tenth of that LR a step", "slow only while it falls")
@@ -95,16 +96,16 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            probed = (*PROBES, PROBED_BY_HALF, PROBED_BEFORE)
+            probed = (*PROBES, PROBED_BY_HALF, PROBED_ALIKE)
             num_images = NUM_SAMPLES if method in probed else 0
             recipe = Recipe(
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
         distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
-        growth = EARLIER_GROWTH if method == PROBED_BEFORE else sweep.PROBED_GROWTH
+        growth = (lambda _: PROBED_GROWTH) if method == PROBED_ALIKE else growth_where_spread
         with (
             mock.patch.object(probe, "MAX_DISTANCE", distance),
-            mock.patch.object(sweep, "PROBED_GROWTH", growth),
+            mock.patch.object(scheduler, "growth_where_spread", growth),
         ):
             outcome = train(
                 task,
@@ -195,13 +196,12 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             for method in [*((name, None, None) for name in names), *grid]
         ]
     if part == "vit":
-        names = (*PROBES, PROBED_BEFORE, *KEPT, "without the test of a plateau", BOUNDED)
-        grid = [("warmup_cosine", lr, 0.1) for lr in PEAK_LRS["adamw"]]
+        names = (*PROBES, PROBED_ALIKE, *KEPT, "without the test of a plateau", BOUNDED)
         return [
             SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
-            for seed in range(3)
+            for seed in range(5)
             for size, epochs in ((128, 60), (32, 20))
-            for method in [*((name, None, None) for name in names), *grid]
+            for method in methods("adamw", names)
         ]
     short = [
         SweepCell("digits", optimizer, 128, epochs, method, seed, root)
