@@ -2,7 +2,7 @@
 
     python -m experiments.budgets.plot
 
-It makes the table of CIFAR-10 in the README of the repository, too. The tuned baseline is the cell
+It makes the tables in the README of the repository, too. The tuned baseline is the cell
 of its grid that is best with seed 0, with all its seeds. A difference is that of equal seeds.
 Everything can be told apart in greyscale.
 """
@@ -354,6 +354,7 @@ def main() -> None:
     put_between_marks(FOLDER / "README.md", "kept", kept_table(rows))
     put_between_marks(ROOT / "README.md", "cifar10", cifar10_table(rows))
     put_between_marks(ROOT / "README.md", "lengths", by_length(rows))
+    put_between_marks(ROOT / "README.md", "costs", costs(rows))
     save_figure(figure(rows), FOLDER / "budgets.png", dpi=110)
 
 
