@@ -199,7 +199,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         names = (*PROBES, PROBED_ALIKE, *KEPT, "without the test of a plateau", BOUNDED)
         return [
             SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
-            for seed in range(5)
+            for seed in range(3)
             for size, epochs in ((128, 60), (32, 20))
             for method in methods("adamw", names)
         ]
