@@ -27,6 +27,7 @@ from autowu.trainer.errors import (
 )
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
+from autowu.trainer.stdout import say
 
 if TYPE_CHECKING:
     from autowu.trainer.data import ImageData
@@ -52,7 +53,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
         found = ranks.on_main(lambda: find_run(settings, held))
         if found.summary:
             if ranks.is_main:
-                print(f"{found.run.path} is finished (resume=never trains it again)")
+                say(f"{found.run.path} is finished (resume=never trains it again)")
                 show_result(found.summary, found.run)
             return
 

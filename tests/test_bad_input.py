@@ -1,5 +1,7 @@
 """A user's mistakes with data, devices, disks and checkpoints: one line, and nothing is lost."""
 
+import errno
+import io
 import json
 import math
 import os
@@ -357,16 +359,29 @@ def test_a_path_that_cannot_be_is_one_line_with_its_key(
     assert not (tmp_path / "runs").exists()
 
 
-def test_training_goes_on_when_nobody_reads_its_lines(
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_run_begins_goes_on_and_is_shown_where_its_lines_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(*values: object, **options: object) -> None:
-        raise BrokenPipeError
-
-    replaced = []
+    monkeypatch.setattr("sys.stdout", FullDisk())
+    settings = [f"output_dir={tmp_path}", "name=run", "epochs=2", "data.batch_size=256"]
     with monkeypatch.context() as patch:
-        patch.setattr("autowu.trainer.display.print", gone, raising=False)
-        patch.setattr("os.dup2", lambda *files: replaced.append(files))
-        assert main([f"output_dir={tmp_path}", "name=run", "epochs=1", "data.batch_size=64"]) == 0
+        stop_before(3, patch)
+        assert main(settings) == 143
+    assert main(settings) == 0
     assert (tmp_path / "run" / "summary.json").exists()
-    assert replaced  # what could not be written is not tried again at exit
+    assert main(settings) == 0
+
+
+def test_a_range_test_is_made_where_its_lines_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", FullDisk())
+    settings = [f"output_dir={tmp_path}", "name=run", "data.batch_size=256"]
+    settings += ["schedule.name=lr_range_test", "schedule.num_steps=10"]
+    assert main(settings) == 0
+    assert main(settings) == 0

@@ -30,6 +30,7 @@ from autowu.trainer.data_sets import DataSet, Split
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import ConfigError, DataError, some
 from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
+from autowu.trainer.stdout import say
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
 EVALUATION_BATCH = 256  # images of a forward pass of the evaluation, unless training takes more
@@ -379,7 +380,7 @@ def read_data_set(name: str, ranks: Ranks, settings: dict[str, Any]) -> tuple[Da
             return data_set, settings["image_size"]
         num_images = len(data_set.train.labels) + len(data_set.test.labels)
         if ranks.is_main and num_images >= MANY_IMAGES:
-            print(f"decoding {num_images:,} images of {name} into memory", flush=True)
+            say(f"decoding {num_images:,} images of {name} into memory")
         data_set = data_set._replace(
             train=data_sets.decode_all(data_set.train),
             test=data_sets.decode_all(data_set.test),

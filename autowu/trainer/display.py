@@ -1,10 +1,8 @@
 """What a run shows while it trains: a line an epoch, and on a terminal a progress bar."""
 
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -16,6 +14,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from autowu.trainer.stdout import say
 
 T = TypeVar("T")
 
@@ -89,11 +89,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""
-        try:
-            if self.is_terminal:
-                self.progress.console.print(line, highlight=False)
-            elif self.speaks:
-                print(line, flush=True)
-        except OSError:  # whoever read the lines is gone, or their disk is full
-            with suppress(OSError):  # what is left of them must not fail at exit either
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if self.is_terminal:
+            say(line, partial(self.progress.console.print, highlight=False))
+        elif self.speaks:
+            say(line)

@@ -30,6 +30,7 @@ from autowu.trainer.schedule_settings import (
 from autowu.trainer.schedules import LateOneCycle
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
+from autowu.trainer.stdout import say
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.summary import surroundings
 
@@ -57,10 +58,9 @@ def search_lr(
         assert isinstance(scheduler, AutoWU)
         if needs_equal_lrs(state.optimizer) and ranks.is_main:
             name = settings.optimizer.name
-            print(
+            say(
                 f"warning: optimizer.name={name} estimates the LR itself, and AutoWU's multiplies"
-                " its estimate; better optimizer.lr=1 schedule.name=constant",
-                flush=True,
+                " its estimate; better optimizer.lr=1 schedule.name=constant"
             )
         if chosen.begins_with_probe and scheduler.last_epoch == 0:
             _probe(chosen, scheduler, state, take_step, images, ranks, stop)
@@ -70,7 +70,7 @@ def search_lr(
         summary = {"schedule": chosen.name, **entries, **surroundings(ranks)}
         ranks.on_main(lambda: run.write_summary(summary))
         if ranks.is_main:
-            print(describe_range_test(result, run.range_test_plot))
+            say(describe_range_test(result, run.range_test_plot))
         return True
     if isinstance(chosen, RangeTestOneCycleSettings):
         assert isinstance(scheduler, LateOneCycle)
@@ -87,7 +87,7 @@ def search_lr(
             )
         scheduler.set_peak(lr)
         if ranks.is_main:
-            print(describe_range_test(result, run.range_test_plot), flush=True)
+            say(describe_range_test(result, run.range_test_plot))
     return False
 
 
@@ -117,7 +117,7 @@ def _probe(
         num_images = sum(len(labels) for _, labels in parts)
         begin = f"the sweep begins at {scheduler.lr_at(0):.3g}"
         images_of_it = f"{num_images} image" + "s" * (num_images != 1)
-        print(f"probe, {images_of_it}: {found}; {begin}", flush=True)
+        say(f"probe, {images_of_it}: {found}; {begin}")
 
 
 def _make(

@@ -16,6 +16,7 @@ from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_lock import lock_folder
 from autowu.trainer.run_state import RunState
 from autowu.trainer.settings import Settings
+from autowu.trainer.stdout import say
 
 
 class FoundRun(NamedTuple):
@@ -127,11 +128,10 @@ def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) ->
     ranks.on_main(lambda: forget_later_best(run.best, progress.epoch))
     if ranks.is_main:
         if settings.resume == "never":
-            print("resume=never holds for the first start, not for a restart by torchrun or Slurm")
+            say("resume=never holds for the first start, not for a restart by torchrun or Slurm")
         before = len(saved["ranks"])
         inexact = f", with {ranks.world_size} ranks instead of {before}: not bit for bit"
-        print(
+        say(
             f"{run.path}: going on after step {progress.step} (epoch {progress.epoch} of"
-            f" {settings.epochs} done)" + inexact * (before != ranks.world_size),
-            flush=True,
+            f" {settings.epochs} done)" + inexact * (before != ranks.world_size)
         )

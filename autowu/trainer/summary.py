@@ -15,6 +15,7 @@ from autowu.trainer.errors import WriteError
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedules import Schedule
+from autowu.trainer.stdout import say
 
 FEW_STEPS = 200  # optimizer steps; below most warmups end at their cap (`experiments/budgets`)
 PACKAGES = (
@@ -88,7 +89,7 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
         WriteError: the plot could not be drawn; the result is printed all the same.
     """
     if summary["schedule"] == "lr_range_test":
-        print(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
+        say(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
         return
     mistake = None
     if not run.plot.exists():
@@ -98,10 +99,10 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
             plot_run(run.path)
         except (OSError, ValueError) as error:  # a disk that is full, or a file that is gone
             mistake = f"{run.plot}: cannot be drawn: {getattr(error, 'strerror', None) or error}"
-    print(closing_lines(summary))
+    say(closing_lines(summary))
     if mistake is not None:
         raise WriteError(mistake)
-    print(f"plot {run.plot}")
+    say(f"plot {run.plot}")
 
 
 def closing_lines(summary: dict[str, Any]) -> str:
