@@ -43,6 +43,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
     """Train one network, or take an unfinished run up where it was left."""
     # Imported here, so that a mistake in the settings is reported without waiting for torch.
     from autowu.random_state import seed_everything
+    from autowu.trainer.config_files import common_to_ranks
     from autowu.trainer.distributed import Ranks
     from autowu.trainer.lr_search import search_lr
     from autowu.trainer.resume import begin, find_run
@@ -50,6 +51,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
     from autowu.trainer.summary import commit_of_code, show_result
 
     with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
+        ranks.agree_on(common_to_ranks(settings))
         found = ranks.on_main(lambda: find_run(settings, held))
         if found.summary:
             if ranks.is_main:

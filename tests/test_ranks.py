@@ -279,6 +279,14 @@ def test_two_ranks_come_back_from_a_divergence_as_one_does(settings: list[str], 
     assert one[0] is True
 
 
+def test_ranks_with_different_settings_do_not_train(settings: list[str], runs: Path) -> None:
+    outcomes = finish(start([*settings, "name=apart"], world_size=2, own={1: ["log_every=5"]}))
+    assert [code for code, _, _ in outcomes] == [2, 2], outcomes
+    assert "log_every=5 (rank 1): must be the same on all ranks" in outcomes[0][2]
+    assert (outcomes[0][2].count("\n"), outcomes[1][2]) == (1, "")
+    assert not (runs / "apart").exists()
+
+
 def test_a_mistake_of_one_rank_is_that_of_all(settings: list[str], tmp_path: Path) -> None:
     """The images are missing on the second node alone."""
     nowhere = {1: [f"data.root={tmp_path}"]}

@@ -13,7 +13,7 @@ import torch
 from autowu.settings import is_adaptive
 from autowu.trainer.config_files import FREE_TO_CHANGE, flatten
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError
+from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError, shown
 from autowu.trainer.files import atomic_file
 from autowu.trainer.guard import is_finite
 from autowu.trainer.progress import Progress
@@ -151,10 +151,6 @@ def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]
             is_older = key in EARLIER and key not in before
             go_on = f"{key}={old} to go on with it, " if is_older else ""
             raise CheckpointError(
-                f"{key}={_shown(new)}: the run in {path.parent} has {key}={_shown(old)}"
+                f"{key}={shown(new)}: the run in {path.parent} has {key}={shown(old)}"
                 f" (choose {go_on}another name=..., or resume=never to replace that run)"
             )
-
-
-def _shown(value: Any) -> Any:
-    return "null" if value is None else value

@@ -23,6 +23,9 @@ FREE_TO_CHANGE = (
     "data.download",
     "data.num_workers",
 )
+# Where a rank finds its images and how it reads them, which device is its own; and what rank 0 does
+# alone.
+FREE_OF_RANK = ("data.root", "data.num_workers", "device", "tracking.")
 
 
 class Entry(NamedTuple):
@@ -73,6 +76,12 @@ def to_dict(settings: Settings) -> dict[str, Any]:
     nested = asdict(settings)
     del nested["resume"]
     return nested
+
+
+def common_to_ranks(settings: Settings) -> dict[str, Any]:
+    """The settings, by dotted key, that ranks which train together must share."""
+    flat = flatten(asdict(settings))
+    return {key: value for key, value in flat if not key.startswith(FREE_OF_RANK)}
 
 
 def to_yaml(settings: Settings) -> str:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autowu.trainer.errors import ConfigError, Interrupted, PeerLost, RunError
+from autowu.trainer.errors import ConfigError, Interrupted, PeerLost, RunError, shown
 
 T = TypeVar("T")
 # What gloo and NCCL say when the process at the other end of a connection has ended.
@@ -80,6 +80,26 @@ class Ranks:
             dist.destroy_process_group()
         elif issubclass(kind, RuntimeError) and any(words in str(error) for words in PEER_IS_GONE):
             raise PeerLost("another rank has ended; what it said tells why") from None
+
+    def agree_on(self, settings: dict[str, Any]) -> None:
+        """Raise ConfigError, on every rank, for the first setting that one of them has otherwise.
+
+        Args:
+            settings: by dotted key; those that may differ from rank to rank left out.
+        """
+        if self.world_size == 1:
+            return
+        of_ranks: list[dict[str, Any]] = [{}] * self.world_size
+        dist.all_gather_object(of_ranks, settings)
+        first = of_ranks[0]
+        for rank, other in enumerate(of_ranks):
+            for key in [*first, *other]:
+                ours, theirs = (each.get(key, "(unset)") for each in (first, other))
+                if ours != theirs:
+                    raise ConfigError(
+                        f"{key}={shown(theirs)} (rank {rank}): must be the same on all ranks, and"
+                        f" rank 0 has {key}={shown(ours)}"
+                    )
 
     def wrap(
         self,

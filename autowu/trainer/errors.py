@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 
 class RunError(Exception):
@@ -80,6 +81,11 @@ def some(names: Sequence[str], most: int) -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def shown(value: Any) -> Any:
+    """A setting's value as it is written in an argument."""
+    return "null" if value is None else value
 
 
 @contextmanager
