@@ -5,6 +5,7 @@ A checkpoint is written whole or not at all. It holds plain Python values and te
 run cannot go on under different ones.
 """
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,12 @@ def forget_later_best(path: Path, epoch: int) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; CheckpointError for a truncated or foreign file."""
+    """Read a checkpoint onto the CPU; CheckpointError for a damaged or foreign file."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} is damaged")
         state = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file can fail in the zip reader, the unpickler or anywhere in between.
     except Exception as error:

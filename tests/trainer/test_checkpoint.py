@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from autowu.trainer.checkpoint import (
+    KEYS,
     atomic_file,
     check_same_config,
     forget_later_best,
@@ -55,6 +56,19 @@ def test_a_foreign_file_is_refused_by_name(content: bytes, tmp_path: Path) -> No
     path = tmp_path / "last.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"last\.pt: not a readable checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    weights = torch.full((100,), 3.0)
+    state: dict[str, Any] = {key: {} for key in KEYS} | {"model": {"w": weights}}
+    torch.save(state, path)
+    assert load_checkpoint(path)["model"]["w"].tolist() == [3.0] * 100
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a readable checkpoint .*data/0 is"):
         load_checkpoint(path)
 
 
