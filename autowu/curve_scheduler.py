@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu.group_lrs import (
+    check_added_groups,
     check_saved_groups,
     copy_lr,
     lr_scale,
@@ -42,7 +43,8 @@ class CurveScheduler(LRScheduler):
         last_epoch: optimizer steps done before, minus 1; for going on without a saved state.
 
     Raises:
-        TypeError: `optimizer` is no Optimizer.
+        TypeError: `optimizer` is no Optimizer, or the LR or the `lr_scale` of a group no number.
+        ValueError: one of these is negative or not finite.
     """
 
     # Accelerate would step a scheduler once per process, and wraps it to do so unless this is set.
@@ -144,6 +146,7 @@ class CurveScheduler(LRScheduler):
         """Know each group's base LR as a float, also those of groups that were added since."""
         if len(self.optimizer.param_groups) == len(self._shares):
             return
+        check_added_groups(self.optimizer.param_groups, len(self._shares))
         self.base_lrs = with_added_groups(self.optimizer, self.base_lrs)
         base_lrs = [to_number(lr) for lr in self.base_lrs]
         if not self._reference_lr:

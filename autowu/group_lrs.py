@@ -1,5 +1,6 @@
 """The learning rates of an optimizer's groups: their copies, their reference, their ratios."""
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -47,6 +48,31 @@ def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> Any:
     """The factor on a group's LR that the group gives, or another where it has none, or None."""
     scale = group.get("lr_scale")
     return otherwise if scale is None else scale
+
+
+def check_added_groups(groups: Sequence[dict[str, Any]], num_known: int) -> None:
+    """Look at the LR and the `lr_scale` of all groups but the first ones; either may be None.
+
+    Raises:
+        TypeError: one is neither a number nor a tensor of one element.
+        ValueError: one is negative or not finite.
+    """
+    for index, group in enumerate(groups[num_known:], num_known):
+        for key in ("initial_lr" if "initial_lr" in group else "lr", "lr_scale"):
+            value = group.get(key)
+            if value is None:
+                continue
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
+                raise TypeError(
+                    f"{key} of parameter group {index} must be a number or a 0-d tensor, got "
+                    f"{type(value).__name__} {value!r}"
+                )
+            if not 0.0 <= float(value) < math.inf:
+                raise ValueError(
+                    f"{key} of parameter group {index} must be finite and at least 0, got {value}"
+                    + ": it is the lr that the group came with" * (key == "initial_lr")
+                )
 
 
 def check_saved_groups(base_lrs: Sequence[Any], num_groups: int) -> None:

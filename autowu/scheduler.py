@@ -32,6 +32,7 @@ from autowu.decision import (
 )
 from autowu.gpytorch_import import gpytorch
 from autowu.group_lrs import (
+    check_added_groups,
     copy_lr,
     lr_scale,
     reference_lr,
@@ -156,8 +157,9 @@ class AutoWU(LRScheduler):
             with the losses so far forgotten, below `W` only. The sweep is fixed then.
 
     Raises:
-        TypeError: `optimizer` is no Optimizer, or a setting has the wrong type.
-        ValueError: a setting is out of range; the message names it.
+        TypeError: `optimizer` is no Optimizer, or a setting, or the LR or the `lr_scale` of a
+            group, has the wrong type.
+        ValueError: one of them is out of range; the message names it.
 
     Source:
         Kim et al. 2021, arXiv:2107.05855: eq. (1)-(6), Algorithm 1.
@@ -836,6 +838,7 @@ class AutoWU(LRScheduler):
         if len(groups) == len(self._ratios):
             return
         num_known = len(self._ratios)
+        check_added_groups(groups, num_known)
         self.base_lrs = with_added_groups(self.optimizer, self.base_lrs[:num_known])
         if not self._reference_lr:
             default = self.optimizer.defaults.get("lr")

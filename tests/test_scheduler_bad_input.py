@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from autowu import AutoWU
+from autowu import AutoWU, CurveScheduler
 
 
 def build(total_steps: Any = 100, steps_per_epoch: Any = None, **settings: Any) -> AutoWU:
@@ -53,6 +53,42 @@ def build(total_steps: Any = 100, steps_per_epoch: Any = None, **settings: Any) 
 def test_a_bad_setting_is_named(settings: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         build(**settings)
+
+
+BAD_GROUPS: Any = [
+    ({"lr": -0.1}, ValueError, r"initial_lr of parameter group 1 .*at least 0, got -0.1"),
+    ({"lr": math.nan}, ValueError, "initial_lr of parameter group 1 must be finite .*got nan"),
+    ({"lr": torch.tensor(math.inf)}, ValueError, "initial_lr of parameter group 1 .*got inf"),
+    ({"lr": "0.1"}, TypeError, "initial_lr of parameter group 1 .*got str '0.1'"),
+    ({"lr_scale": -0.5}, ValueError, "lr_scale of parameter group 1 .*at least 0, got -0.5"),
+    ({"lr_scale": math.inf}, ValueError, "lr_scale of parameter group 1 must be finite"),
+    ({"lr_scale": "0.5"}, TypeError, "lr_scale of parameter group 1 must be a number"),
+    ({"lr_scale": torch.ones(2)}, TypeError, "lr_scale of parameter group 1 .*got Tensor"),
+]
+
+
+@pytest.mark.parametrize(("group", "error", "said"), BAD_GROUPS)
+def test_a_bad_lr_or_lr_scale_of_a_group_is_named(
+    group: Any, error: type[Exception], said: str
+) -> None:
+    def optimizer(**second: Any) -> SGD:
+        groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(2)]
+        groups[1] |= second
+        return SGD(groups, lr=0.5)
+
+    with pytest.raises(error, match=said):
+        AutoWU(optimizer(**group), 100)
+    with pytest.raises(error, match=said):
+        CurveScheduler(optimizer(**group), lambda step: 1.0)
+
+
+def test_a_bad_lr_of_a_group_that_is_added_in_mid_run_is_named_too() -> None:
+    scheduler = build()
+    added = {"params": [torch.zeros(1, requires_grad=True)], "lr": -0.1}
+    scheduler.optimizer.add_param_group(added)
+    scheduler.optimizer.step()
+    with pytest.raises(ValueError, match=r"lr of parameter group 1 .*got -0.1"):
+        scheduler.step(1.0)
 
 
 def test_an_empty_parameter_list_is_pytorchs_error_and_an_empty_group_works() -> None:
