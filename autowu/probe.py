@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autowu.loss_curve import num_ranks
-from autowu.random_state import get_random_state, set_random_state
+from autowu.random_state import get_random_state, rewinder, set_random_state
 from autowu.unchanged import generators_of, unchanged
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step
@@ -82,12 +82,12 @@ def losses_taken_back(
         group: the ranks; None for the default group.
     """
     random_state = get_random_state(device)
-    own_states = [(each, each.get_state()) for each in generators_of(model)]
+    rewinders = [rewinder(generator) for generator in generators_of(model)]
 
     def step() -> Tensor | float | None:
         set_random_state(random_state, device)
-        for generator, numbers in own_states:
-            generator.set_state(numbers)
+        for rewind in rewinders:
+            rewind()
         return _mean_over_ranks(take_step(), device, group)
 
     with unchanged(model, optimizer, device), torch.enable_grad():

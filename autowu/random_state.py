@@ -5,8 +5,9 @@ as it stands: the state is set from (seed, epoch, index) first, and put back aft
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 ACCELERATORS = ("cuda", "xpu", "mps")  # devices with a random state of their own
+# What somebody may hold to draw from, apart from the global states.
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:
@@ -48,6 +51,20 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     own = state.get(device.type) if device.type in ACCELERATORS else None
     if own is not None:
         _set_device_state(own, device)
+
+
+def rewinder(generator: Any) -> Callable[[], None]:
+    """A function that puts one of `GENERATORS` back to where it is now."""
+    if isinstance(generator, random.SystemRandom):  # draws from the system, which nobody rewinds
+        return lambda: None
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        return partial(setattr, bits, "state", bits.state)
+    if isinstance(generator, np.random.RandomState):
+        return partial(generator.set_state, generator.get_state(legacy=False))
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())
 
 
 def _plain_numpy_state(state: dict[str, Any]) -> dict[str, Any]:

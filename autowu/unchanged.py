@@ -1,7 +1,6 @@
 """A block after which a network and its optimizer are as they were, bit for bit."""
 
 import copy
-import random
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from autowu.random_state import get_random_state, set_random_state
+from autowu.random_state import GENERATORS, get_random_state, rewinder, set_random_state
 
 # What an optimizer notes of itself.
-PLAIN = (int, float, str, type(None), Tensor, random.Random, torch.Generator)
+PLAIN = (int, float, str, type(None), Tensor, *GENERATORS)
 
 Restore = Callable[[], Any]  # puts back what a value was, and returns that value
 
@@ -25,9 +24,9 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
 
     Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
     each module; what is frozen; moments, LRs and whatever else stands in the optimizer's groups;
-    the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and the generators
-    that modules hold. A copy of them lies on the device meanwhile. Tensors and dicts stay the same
-    objects, for whoever else holds them.
+    the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and the generators of
+    any of these that modules hold. A copy of them lies on the device meanwhile. Tensors and dicts
+    stay the same objects, for whoever else holds them.
 
     Raises:
         ValueError: a parameter or buffer of a lazy layer has no shape yet.
@@ -48,7 +47,7 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
             afterwards.callback(setattr, module, "training", module.training)
             afterwards.callback(_restore_buffers(module))
         for generator in generators_of(network):
-            afterwards.callback(_restore_value(generator, ()))
+            afterwards.callback(rewinder(generator))
         for parameter in parameters:
             afterwards.callback(_restore_requires_grad, parameter, parameter.requires_grad)
             afterwards.callback(setattr, parameter, "grad", parameter.grad)
@@ -63,10 +62,17 @@ def _restore_requires_grad(parameter: Tensor, requires_grad: bool) -> None:
         parameter.requires_grad_(requires_grad)
 
 
-def generators_of(network: nn.Module) -> list[torch.Generator]:
-    """Those that its modules hold as attributes."""
-    held = [value for module in network.modules() for value in vars(module).values()]
-    return [value for value in held if isinstance(value, torch.Generator)]
+def generators_of(network: nn.Module) -> list[Any]:
+    """Those of `GENERATORS` that its modules hold as attributes, or in lists, tuples and dicts."""
+    held: list[Any] = [vars(module) for module in network.modules()]
+    found, known = [], set()
+    for each in held:
+        if isinstance(each, GENERATORS):
+            found.append(each)
+        elif isinstance(each, dict | list | tuple) and id(each) not in known:
+            known.add(id(each))  # it may hold itself
+            held += _entries(each)
+    return found
 
 
 def _restore_tensor(tensor: Tensor) -> Restore:
@@ -174,11 +180,11 @@ def _restore_value(value: Any, parameters: Collection[int]) -> Restore:
         return lambda: value
     if isinstance(value, Tensor):
         return _restore_tensor(value)
-    if isinstance(value, torch.Generator):
-        numbers = value.get_state()
+    if isinstance(value, GENERATORS):
+        rewind = rewinder(value)
 
         def restore_generator() -> Any:
-            value.set_state(numbers)
+            rewind()
             return value  # an optimizer may have made another one on its device
 
         return restore_generator

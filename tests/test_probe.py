@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -472,10 +473,13 @@ def test_a_probe_without_a_fall_forgets_where_the_sweep_was_to_begin() -> None:
 def test_each_step_of_a_probe_draws_the_same_random_numbers() -> None:
     training = Training()
     drawn: list[float] = []
-    training.model[0].source = torch.Generator()  # as of a layer with a dropout of its own
+    layer = training.model[0]
+    layer.source = torch.Generator()  # as of a layer with a dropout of its own
+    layer.sources = {"numpy": [np.random.default_rng(0)], "python": (random.Random(0),)}
 
     def take_step() -> float:
-        own = torch.rand((), generator=training.model[0].source)
+        own = torch.rand((), generator=layer.source)
+        own += layer.sources["numpy"][0].random() + layer.sources["python"][0].random()
         drawn.append(float(own + torch.rand(())) + random.random())
         return 1.0
 

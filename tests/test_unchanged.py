@@ -1,5 +1,6 @@
 """What a block leaves as it was, and what that costs."""
 
+import random
 from typing import Any
 
 import numpy as np
@@ -86,22 +87,42 @@ def test_the_random_state_of_another_generator_of_numpy_comes_back(make: Any) ->
         np.random.set_bit_generator(own)
 
 
-class Noisy(nn.Linear):
-    """Draws from a generator of its own."""
-
-    def __init__(self) -> None:
-        super().__init__(4, 4)
-        self.source = torch.Generator().manual_seed(0)
+def draw(source: Any) -> Any:
+    if isinstance(source, torch.Generator):
+        return torch.rand((), generator=source)
+    return source.random()
 
 
-def test_the_generators_of_modules_come_back() -> None:
-    network = nn.Sequential(Noisy(), nn.ReLU())
-    source = network[0].source
+@pytest.mark.parametrize("hold", [lambda source: source, lambda source: {"sources": [(source,)]}])
+@pytest.mark.parametrize(
+    "make", [torch.Generator, random.Random, np.random.default_rng, np.random.RandomState]
+)
+def test_the_generators_of_modules_come_back(make: Any, hold: Any) -> None:
+    network, source = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), make()
+    network[0].held = held = hold(source)
     optimizer = torch.optim.SGD(network.parameters())
     with unchanged(network, optimizer, CPU):
-        drawn = torch.rand(3, generator=source)
-    assert network[0].source is source
-    assert torch.equal(torch.rand(3, generator=source), drawn)
+        drawn = [draw(source) for _ in range(3)]
+    assert network[0].held is held
+    assert [draw(source) for _ in range(3)] == drawn
+
+
+def test_a_generator_without_a_state_and_a_list_that_holds_itself_are_no_error() -> None:
+    network, optimizer = adagrad()
+    network.source = random.SystemRandom()
+    network.cycle = cycle = [network]
+    cycle.append(cycle)
+    with unchanged(network, optimizer, CPU):
+        pass
+
+
+def test_the_generators_of_an_optimizer_are_the_same_objects_afterwards() -> None:
+    network, optimizer = adagrad()
+    optimizer.source = source = np.random.default_rng(0)
+    with unchanged(network, optimizer, CPU):
+        drawn = draw(source)
+    assert optimizer.source is source
+    assert draw(source) == drawn
 
 
 def test_what_is_frozen_in_the_block_is_not_frozen_afterwards() -> None:
