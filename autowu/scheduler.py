@@ -623,7 +623,8 @@ class AutoWU(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; restores the settings too and writes the LR into the groups.
 
-        A warning names the settings that this scheduler was constructed with in vain.
+        A warning names the settings, and the ratios of groups without an `lr_scale`, that this
+        scheduler was constructed with in vain.
 
         Args:
             state_dict: of `AutoWU.state_dict()`.
@@ -631,7 +632,7 @@ class AutoWU(LRScheduler):
         Raises:
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
-        own = self._settings.as_dict()
+        own, own_ratios = self._settings.as_dict(), self._ratios
         before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
         try:
             self._load(of_this_version(state_dict))
@@ -646,6 +647,12 @@ class AutoWU(LRScheduler):
             f"{name}={value!r} (given: {own[name]!r})"
             for name, value in self._settings.as_dict().items()
             if value != own[name]
+        ]
+        groups = zip(self.optimizer.param_groups, self._ratios, own_ratios, strict=False)
+        saved += [
+            f"ratio of group {index}: {ratio:.6g} (given: {own_ratio:.6g})"
+            for index, (group, ratio, own_ratio) in enumerate(groups)
+            if group.get("lr_scale") is None and not math.isclose(ratio, own_ratio, rel_tol=1e-6)
         ]
         if saved:
             warnings.warn(

@@ -1,6 +1,7 @@
 """A run that is saved and loaded at any step goes on as if nothing had happened, bit for bit."""
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,23 @@ def test_the_settings_come_with_the_state() -> None:
     assert scheduler.settings == saved.settings
     assert scheduler.get_last_lr() == saved.get_last_lr()
     assert scheduler.lr_at(100) == saved.lr_at(100)
+
+
+def of_two_groups(lr: Any, **second: Any) -> AutoWU:
+    groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": 0.1} for _ in range(2)]
+    groups[1] |= {"lr": lr} | second
+    return AutoWU(SGD(groups, lr=0.1), TOTAL_STEPS)
+
+
+def test_ratios_that_were_given_in_vain_are_said() -> None:
+    state = of_two_groups(0.01).state_dict()
+    said = r"own settings: ratio of group 1: 0\.1 \(given: 0\.5\)$"
+    with pytest.warns(UserWarning, match=said):
+        of_two_groups(0.05).load_state_dict(state)
+    with warnings.catch_warnings(action="error"):
+        of_two_groups(0.01).load_state_dict(state)
+        of_two_groups(torch.tensor(0.01)).load_state_dict(state)  # another number in float32
+        of_two_groups(0.05, lr_scale=0.1).load_state_dict(state)  # its ratio plays no part
 
 
 def test_a_group_added_after_the_save_is_adopted() -> None:
