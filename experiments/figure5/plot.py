@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
 from experiments.collect import Row
-from experiments.paper import LOOKS, cell_text, mean_and_deviation, rows_option, with_looks
+from experiments.paper import cell_text, mean_and_deviation, rows_option, whiskers, with_looks
 from experiments.report import read_results
 from experiments.tables import markdown_table, put_between_marks, save_figure
 
@@ -24,6 +24,7 @@ PUBLISHED = {
     "AutoWU + cos": 75.22,
     "baseline, best of its grid": 75.84,
 }
+PUBLISHED_STYLES = ("-", "--", ":")  # thick and without markers, as no line of a warmup is
 Cell = tuple[str, str]  # peak LR, epochs of warmup
 
 
@@ -65,11 +66,11 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             for lr in sorted({lr for lr, of_cell in ours if of_cell == warmup}, key=float):
                 found = mean_and_deviation(ours[lr, warmup])
                 if found is not None:
-                    points.append((float(lr), found[0], found[1] or 0.0))
+                    points.append((float(lr), *found))
             if points:
                 label = f"warmup of {warmup} epochs, ours"
-                x, y, errors = zip(*points, strict=True)
-                axes.errorbar(x, y, errors, label=label, capsize=3, **look)
+                x, y, deviations = zip(*points, strict=True)
+                axes.errorbar(x, y, whiskers(deviations), label=label, capsize=3, **look)
         for (lr, warmup), (row,) in published.items():
             axes.plot(float(lr), float(row["test_accuracy"]), "s", color="black", markersize=6,
                       markerfacecolor="white", label=f"warmup of {warmup} epochs, published",
@@ -77,10 +78,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         lrs = sorted({lr for lr, _ in ours | published}, key=float)
         ends = [0.8 * float(lrs[0]), 1.25 * float(lrs[-1])]
         if published:
-            for (name, accuracy), look in zip(PUBLISHED.items(), LOOKS[1:], strict=False):
-                style = {key: look[key] for key in ("color", "linestyle")}
+            for (name, accuracy), style in zip(PUBLISHED.items(), PUBLISHED_STYLES, strict=True):
                 label = f"{name}, published"
-                axes.plot(ends, [accuracy, accuracy], label=label, linewidth=1, **style)
+                axes.plot(ends, [accuracy] * 2, style, label=label, color="C5", linewidth=2.5)
         axes.set_xscale("log")
         axes.set_xticks([float(lr) for lr in lrs], lrs)
         axes.set_xticks([], minor=True)

@@ -22,8 +22,8 @@ FOLDER = Path(__file__).parent
 NAMES = {
     "imagenet_resnet50_adamp_baseline": "baseline",
     "imagenet_resnet50_adamp_autowu": "AutoWU, exponential growth",
-    "imagenet_resnet50_adamp_autowu_linear1.0": "AutoWU, linear growth, max_lr 1.0",
-    "imagenet_resnet50_adamp_autowu_linear0.1": "AutoWU, linear growth, max_lr 0.1",
+    "imagenet_resnet50_adamp_autowu_linear1.0": "AutoWU, linear growth, max_lr 1.0 (our guess)",
+    "imagenet_resnet50_adamp_autowu_linear0.1": "AutoWU, linear growth, max_lr 0.1 (our guess)",
 }
 
 
