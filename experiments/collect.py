@@ -20,6 +20,7 @@ from autowu.trainer.settings import Settings
 Row = dict[str, str]
 Key = tuple[str, ...]
 
+# Without `data`, which a cell that is not run has not: a seed has one run, on one data set.
 KEY = ("config", "variant", "epochs", "batch_size", "seed")
 COLUMNS = (
     "source",  # ours, published

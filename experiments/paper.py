@@ -5,8 +5,10 @@ single runs, or cells `not run`.
 """
 
 import argparse
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ LOOKS: tuple[dict[str, Any], ...] = (  # of the lines of a panel; they differ in
     {"color": "C1", "linestyle": (0, (6, 1.5)), "marker": "v"},
     {"color": "C2", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "P"},
 )
+FILLS = ("full", "left", "right", "top", "bottom")  # of the markers of our runs, by their data set
 Label = Callable[[Row], str]
 
 
@@ -57,11 +60,28 @@ def full_budget(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if int(row["epochs"]) == epochs[row_of(row["config"])]]
 
 
+def by_data_set(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows that are done, apart by what they were trained on."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["status"] == "done":
+            found.setdefault(row["data"], []).append(row)
+    return found
+
+
 def mean_and_deviation(rows: Sequence[Row]) -> tuple[float, float | None] | None:
-    """Of published rows as printed, of ours over the runs; None where nothing has been run."""
-    done = [row for row in rows if row["status"] == "done"]
-    if not done:
+    """Of published rows as printed, of ours over the runs; None where nothing has been run.
+
+    Raises:
+        ValueError: they are runs on several data sets, which have no mean.
+    """
+    found = by_data_set(rows)
+    if not found:
         return None
+    if len(found) > 1:
+        config, names = rows[0]["config"], ", ".join(found)
+        raise ValueError(f"{config}: runs on several data sets ({names}) are one cell")
+    (done,) = found.values()
     if done[0]["source"] == "published":
         (row,) = done
         return float(row["test_accuracy"]), float(row["deviation"]) if row["deviation"] else None
@@ -70,16 +90,22 @@ def mean_and_deviation(rows: Sequence[Row]) -> tuple[float, float | None] | None
 
 
 def cell_text(rows: Sequence[Row]) -> str:
-    """`96.58 ± 0.07`, with the number of runs behind ours; `not run`; nothing without a cell."""
+    """`96.58 ± 0.07`, with the number of runs and the data set behind ours; `not run`; `-`.
+
+    Of runs on several data sets one after the other, as they have no mean; `-` without a cell.
+    """
     if not rows:
         return "-"
+    texts = [_mean_text(data, of_data) for data, of_data in by_data_set(rows).items()]
+    return ", ".join(texts) or "not run"
+
+
+def _mean_text(data: str, rows: Sequence[Row]) -> str:
     found = mean_and_deviation(rows)
-    if found is None:
-        return "not run"
+    assert found is not None
     mean, deviation = found
     text = f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
-    num_done = sum(row["status"] == "done" for row in rows)
-    return text if rows[0]["source"] == "published" else f"{text} (n = {num_done})"
+    return text if rows[0]["source"] == "published" else f"{text} (n = {len(rows)}, {data})"
 
 
 def comparison_table(rows: Sequence[Row], label: Label) -> str:
@@ -142,19 +168,27 @@ def draw_accuracies(rows: Sequence[Row], label: Label, path: Path) -> None:
 
 
 def draw_line(axes: Axes, rows: Sequence[Row], source: str, name: str, **look: Any) -> None:
-    """Mean and deviation of one schedule over the batch size, as far as it has been run."""
-    sizes = sorted({int(row["batch_size"]) for row in rows})
-    points = []
-    for size in sizes:
-        chosen = [r for r in rows if r["batch_size"] == str(size) and r["source"] == source]
-        found = mean_and_deviation(chosen)
-        if found is not None:
-            points.append((size, *found))
-    if points:
+    """Mean and deviation of one schedule over the batch size, as far as it has been run.
+
+    A line for each data set, with other halves of its markers filled.
+    """
+    found = by_data_set(row for row in rows if row["source"] == source)
+    for (data, of_data), fill in zip(sorted(found.items()), cycle(FILLS), strict=False):
+        points = []
+        for size in sorted({int(row["batch_size"]) for row in of_data}):
+            mean = mean_and_deviation([r for r in of_data if r["batch_size"] == str(size)])
+            assert mean is not None
+            points.append((size, *mean))
         x, y, deviations = zip(*points, strict=True)
-        errors = [deviation or 0.0 for deviation in deviations]
-        label = f"{name}, {source}"
-        axes.errorbar(x, y, errors, label=label, markersize=5, capsize=3, linewidth=1.2, **look)
+        axes.errorbar(
+            x, y, whiskers(deviations), label=", ".join(filter(None, (name, source, data))),
+            markersize=5, capsize=3, linewidth=1.2, fillstyle=fill, **look,
+        )  # fmt: skip
+
+
+def whiskers(deviations: Iterable[float | None]) -> list[float]:
+    """As errorbar takes them: no cap where there is no deviation."""
+    return [math.nan if deviation is None else deviation for deviation in deviations]
 
 
 def mark_batch_sizes(axes: Axes, rows: Sequence[Row]) -> None:

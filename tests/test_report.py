@@ -13,7 +13,16 @@ from matplotlib.figure import Figure
 from experiments.collect import COLUMNS, Row, run_row
 from experiments.curves import draw_curves, thin
 from experiments.figure7 import plot as figure7
-from experiments.paper import LOOKS, comparison_table, full_budget, with_looks
+from experiments.paper import (
+    LOOKS,
+    cell_text,
+    comparison_table,
+    draw_accuracies,
+    full_budget,
+    mean_and_deviation,
+    whiskers,
+    with_looks,
+)
 from experiments.report import compare, main, summarize, to_markdown
 from experiments.table1.plot import label_of
 from experiments.table1.scheduler_share import IDENTITY
@@ -477,7 +486,7 @@ def test_the_readme_tables_are_those_of_the_rows() -> None:
 def test_published_numbers_stand_beside_ours() -> None:
     empty = dict.fromkeys(COLUMNS, "")
     cell = empty | {"config": "x_autowu", "method": "m", "epochs": "2", "batch_size": "64"}
-    done = cell | {"source": "ours", "status": "done"}
+    done = cell | {"source": "ours", "status": "done", "data": "digits"}
     rows = [
         cell | {"source": "published", "status": "done", "test_accuracy": "96.20",
                 "deviation": "0.03", "n": "3"},
@@ -489,8 +498,37 @@ def test_published_numbers_stand_beside_ours() -> None:
     ]  # fmt: skip
     assert comparison_table(rows, lambda row: row["method"]).splitlines()[2:] == [
         "| m | published | 96.20 ± 0.03 | - |",
-        "| m | ours | 96.00 ± 1.41 (n = 2) | not run |",
+        "| m | ours | 96.00 ± 1.41 (n = 2, digits) | not run |",
     ]
+
+
+def test_runs_on_several_data_sets_have_no_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = dict.fromkeys(COLUMNS, "") | {"config": "x_autowu", "epochs": "2", "batch_size": "64"}
+    done = cell | {"source": "ours", "status": "done", "start_lr": "0.01"}
+    rows = [
+        done | {"data": data, "seed": str(seed), "test_accuracy": accuracy}
+        for seed, (data, accuracy) in enumerate(
+            [("parquet", "90.0"), ("cifar10", "95.0"), ("cifar10", "97.0"), ("parquet", "91.0")]
+        )
+    ]
+    apart = "90.50 ± 0.71 (n = 2, parquet), 96.00 ± 1.41 (n = 2, cifar10)"
+    assert cell_text(rows) == apart
+    assert comparison_table(rows, lambda row: "m").splitlines()[2:] == [f"| m | ours | {apart} |"]
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    draw_accuracies(rows, lambda row: "m", tmp_path / "picture.png")
+    means = [(line.get_label(), *line[0].get_ydata()) for line in drawn[0].axes[0].containers]
+    assert means == [("m, ours, cifar10", 96.0), ("m, ours, parquet", 90.5)]
+    with pytest.raises(ValueError, match=r"x_autowu: runs on several data sets \(parquet, cifar10"):
+        mean_and_deviation(rows)
+    with pytest.raises(ValueError, match=r"runs on several data sets \(parquet, cifar10\)"):
+        figure7.start_lrs(rows, "")
+
+
+def test_one_run_has_no_cap_of_its_deviation() -> None:
+    assert str(whiskers([0.5, 0.0, None])) == "[0.5, 0.0, nan]"
 
 
 def test_no_line_of_a_table_is_left_out_of_its_picture() -> None:

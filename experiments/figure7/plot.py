@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from autowu.plotting import STYLE
 from experiments.collect import Row
 from experiments.paper import (
+    by_data_set,
     full_budget,
     mark_batch_sizes,
     rows_option,
@@ -26,7 +27,13 @@ FOLDER = Path(__file__).parent
 
 
 def start_lrs(rows: Sequence[Row], fraction: str) -> list[tuple[int, float]]:
-    """Batch size and geometric mean of the start LRs of its runs, in their order."""
+    """Batch size and geometric mean of the start LRs of its runs, in their order.
+
+    Raises:
+        ValueError: they are runs on several data sets.
+    """
+    if len(data := by_data_set(rows)) > 1:
+        raise ValueError(f"runs on several data sets ({', '.join(data)}) are one line")
     sizes = sorted(
         {int(row["batch_size"]) for row in rows if row["max_warmup_fraction"] == fraction}
     )
