@@ -113,7 +113,7 @@ def draw_peaks(axes: Axes) -> None:
     """Accuracy of the baseline over its peak LR, a line a warmup; AutoWU's runs as stars."""
     rows = [
         row
-        for row in done_rows(BUDGETS)
+        for row in by_kept_statistics(done_rows(BUDGETS))
         if (row["task"], row["epochs"], row["batch_size"])
         == ("cifar10", str(EPOCHS), str(PEAK_BATCH_SIZE))
     ]
@@ -138,18 +138,15 @@ def draw_peaks(axes: Axes) -> None:
 def draw_start_lrs(axes: Axes, rows: list[Row]) -> None:
     """The LR that the decay starts from over the batch size: geometric means, and all runs."""
     dots = {"linestyle": "none", "marker": ".", "alpha": 0.5}
-    for (name, (optimizer, schedule)), look in zip(
-        LINES.items(), [*LOOKS[:4], LOOKS[0]], strict=True
-    ):
+    for (name, (optimizer, schedule)), look in zip(LINES.items(), LOOKS[:5], strict=True):
         chosen = [row for size in BATCH_SIZES for row in select(rows, optimizer, schedule, size)]
         if not chosen:
             continue
         points = [(int(row["batch_size"]), float(row["start_lr"])) for row in chosen]
         sizes = sorted({size for size, _ in points})
         means = [statistics.geometric_mean(lr for s, lr in points if s == size) for size in sizes]
-        color = "C2" if optimizer == "lamb" else look["color"]
-        axes.plot(sizes, means, label=name, markersize=5, **(look | {"color": color}))
-        axes.plot(*zip(*points, strict=True), **(dots | {"color": color}))
+        axes.plot(sizes, means, label=name, markersize=5, **look)
+        axes.plot(*zip(*points, strict=True), **(dots | {"color": look["color"]}))
     mark_batch_sizes(axes, rows)
     axes.set(yscale="log", ylabel="LR at the start of the decay")
     axes.set_ylim(top=2.5 * axes.get_ylim()[1])  # room for the legend
