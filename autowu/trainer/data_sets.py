@@ -16,6 +16,10 @@ from torch import Tensor
 from autowu.trainer.errors import ConfigError, DataError, some
 from autowu.trainer.images import ArrowBytes, Paths, Sources
 
+# Labels that are larger, and larger than there are training images, are ids: all of ImageNet has
+# 21,841 classes, and few images of it may be of any of them.
+MOST_CLASSES = 30_000
+
 
 class Split(NamedTuple):
     labels: Tensor  # (num_images,) int64
@@ -207,7 +211,7 @@ def parquet(root: str, label_column: str | None) -> DataSet:
             f" has {some([file.name for file in files], most=3)}"
         )
     train = _read_parquet(train_files, label_column)
-    test = _read_parquet(test_files, label_column)
+    test = _read_parquet(test_files, label_column, num_train=len(train.labels))
     num_classes = int(train.labels.max()) + 1 if len(train.labels) else 0
     return DataSet(train, test, num_classes)
 
@@ -219,13 +223,14 @@ def _of_split(root: Path, files: list[Path], split: str) -> list[Path]:
     return [file for file in files if belongs(file)]
 
 
-def _read_parquet(files: list[Path], label_column: str | None) -> Split:
+def _read_parquet(files: list[Path], label_column: str | None, num_train: int = 0) -> Split:
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     images: list[Any] = []
     labels: list[np.ndarray] = []
+    columns: list[str] = []
     for file in files:
         try:
             schema = pq.read_schema(file)
@@ -244,11 +249,20 @@ def _read_parquet(files: list[Path], label_column: str | None) -> Split:
         if len(numbers) and (numbers.dtype.kind not in "iu" or int(numbers.min()) < 0):
             raise DataError(f"{file}: {label} must hold the numbers of the classes, from 0 on")
         images += rows.chunks
-        labels.append(numbers.astype(np.int64))
+        labels.append(numbers)
+        columns.append(label)
+    most = max(MOST_CLASSES, num_train or sum(map(len, labels)))
+    for file, label, numbers in zip(files, columns, labels, strict=True):
+        if len(numbers) and int(numbers.max()) >= most:
+            raise DataError(
+                f"{file}: {label} holds {numbers.max()}, an id? It must hold the numbers of the"
+                " classes, from 0 on"
+            )
     # One type for all files, whichever of Arrow's they have.
     column = pa.chunked_array([chunk.cast("large_binary") for chunk in images], "large_binary")
     sources = ArrowBytes(column, files, [len(each) for each in labels])
-    return Split(torch.from_numpy(np.concatenate(labels)), sources=sources)
+    classes = np.concatenate(labels, dtype=np.int64, casting="unsafe")  # unsigned ones, too
+    return Split(torch.from_numpy(classes), sources=sources)
 
 
 def _image_column(schema: Any) -> str:

@@ -353,6 +353,27 @@ def test_classes_that_are_tested_without_training_are_refused(tmp_path: Path) ->
         load_parquet(tmp_path / "rows")
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("label", [2**64 - 1, 2**40, 30_000])
+def test_labels_that_are_ids_are_refused_by_name(label: int, split: str, tmp_path: Path) -> None:
+    write_parquet(tmp_path, num_train=8, num_test=8)
+    (file,) = tmp_path.glob(f"{split}*.parquet")
+    table = pq.read_table(file)
+    labels = pa.array([0] * 7 + [label], pa.uint64())
+    pq.write_table(table.set_column(table.column_names.index("label"), "label", labels), file)
+    with pytest.raises(DataError, match=rf"{file.name}: label holds {label}, an id\?"):
+        load_parquet(tmp_path)
+
+
+def test_few_images_may_be_of_many_classes(tmp_path: Path) -> None:
+    write_parquet(tmp_path, num_train=8, num_test=8)
+    for file in tmp_path.glob("*.parquet"):
+        table = pq.read_table(file)
+        labels = pa.array([0] * 7 + [21_840], pa.uint16())
+        pq.write_table(table.set_column(table.column_names.index("label"), "label", labels), file)
+    assert load_parquet(tmp_path).num_classes == 21_841
+
+
 def load_parquet(root: Path, label_column: str | None = None) -> ImageData:
     options = {"image_size": None, "label_column": label_column, **FILES}
     return load_data("parquet", 4, ranks=Ranks(), root=str(root), **options)
