@@ -169,8 +169,11 @@ def without_nan(value: Any) -> Any:
 def _first_lines(path: Path, count: int) -> str:
     if count == 0:  # metrics.jsonl is made with its first line
         return ""
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         lines = list(islice(file, count))
-    if len(lines) < count or not all(line.endswith("\n") for line in lines):
+    if len(lines) < count or not all(line.endswith(b"\n") for line in lines):
         raise CheckpointError(f"{path}: {len(lines)} lines where the checkpoint needs {count}")
-    return "".join(lines)
+    try:
+        return b"".join(lines).decode()
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: damaged, its byte {error.start} is not UTF-8") from None
