@@ -196,6 +196,10 @@ def _check_path(key: str, value: str) -> None:
         raise ConfigError(f"{key}=: must not be empty")
     if "\0" in value:
         raise ConfigError(f"{key}={value!r}: a path has no NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # config.yaml could not hold it
+        raise ConfigError(f"{key}={value!r}: must be text in UTF-8") from None
     if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in PurePath(value).parts):
         raise ConfigError(f"{key}={value}: a name in a path has at most {MAX_NAME_BYTES} bytes")
 

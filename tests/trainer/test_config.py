@@ -82,6 +82,8 @@ def write(path: Path, text: str) -> Path:
         (["checkpoint_every=0"], ["checkpoint_every=0", "at least 1"]),
         (["label_smoothing=1"], ["label_smoothing=1", "below 1"]),
         (["name=../elsewhere"], ["name=../elsewhere", "output_dir"]),
+        (["name=a\udcff"], ["name='a\\udcff'", "UTF-8"]),  # a byte 0xff on the command line
+        (["output_dir=a\ud800"], ["output_dir='a\\ud800'", "UTF-8"]),
         (["name=${nothing}"], ["name", "nothing"]),
         (["epochs"], ["epochs", "key=value"]),
         (["--epochs", "5"], ["--epochs", "key=value"]),
