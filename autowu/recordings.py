@@ -135,14 +135,21 @@ def _csv_rows(
                 continue
             if columns is None:
                 columns = [cell.strip() for cell in row]
-                if column not in columns:
-                    raise ValueError(f"{name}: no column {column!r}, found {_quoted(columns)}")
                 wanted = _wanted(column, with_lrs and "lr" in columns)
-                indices = [columns.index(each) for each in wanted]
+                indices = [_index(columns, each, name) for each in wanted]
             else:
                 yield rows.line_num, [row[index] if index < len(row) else "" for index in indices]
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num}: {error}") from None
+
+
+def _index(columns: list[str], column: str, name: str) -> int:
+    """Where a column stands, once and no more."""
+    if column not in columns:
+        raise ValueError(f"{name}: no column {column!r}, found {_quoted(columns)}")
+    if columns.count(column) > 1:
+        raise ValueError(f"{name}: {columns.count(column)} columns {column!r}, expected one")
+    return columns.index(column)
 
 
 def _json_rows(
@@ -189,10 +196,7 @@ def _read_steps(path: Path, is_finished: bool) -> "tuple[np.ndarray, np.ndarray,
 
     with open(path, encoding="utf-8") as file:
         columns = file.readline().strip().split(",")
-        for column in ("step", "lr", "loss"):
-            if column not in columns:
-                raise ValueError(f"{path}: no column {column!r}, found {_quoted(columns)}")
-        indices = [columns.index(column) for column in ("step", "lr", "loss")]
+        indices = [_index(columns, column, str(path)) for column in ("step", "lr", "loss")]
         # Of a run under way not the line that is being written.
         lines = [line for line in file if is_finished or line.endswith("\n")]
     if not lines:

@@ -322,6 +322,8 @@ def test_plot_is_written_and_named(
         ("\n \n", "empty, expected a loss a line"),
         ("step,lr\n1,2\n", "no column 'loss', found 'step', 'lr'"),
         ("loss\n", "a header and no losses"),
+        ("loss,lr, loss\n1,1e-5,2\n", "2 columns 'loss', expected one"),
+        ("lr,loss,lr\n1e-5,1,2\n", "2 columns 'lr', expected one"),
         ("1.0\nhigh\n", "line 2: 'high' is not a number"),
         ("loss,lr\n1,2\n\n,3\n", "line 4: '' is not a number"),
         ("lr,loss\n1,2\n3\n", "line 3: '' is not a number"),
@@ -414,6 +416,9 @@ def test_plot_of_something_else_is_one_line(
     assert "last.pt: no scheduler state in it" in error_of(["plot", str(tmp_path)], capsys)
     write(tmp_path, '{"schedule": "lr_range_test"}', "summary.json")
     assert "has drawn lr_range_test.png itself" in error_of(["plot", str(tmp_path)], capsys)
+    write(tmp_path, '{"schedule": "cosine"}', "summary.json")
+    write(tmp_path, "step,lr,loss,loss\n0,0.1,2,2\n", "steps.csv")
+    assert "steps.csv: 2 columns 'loss', expected one" in error_of(["plot", str(tmp_path)], capsys)
 
 
 def test_version_and_help_are_no_errors(capsys: pytest.CaptureFixture[str]) -> None:
