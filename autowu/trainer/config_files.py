@@ -39,7 +39,7 @@ def flatten(nested: dict[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any
         key = f"{prefix}{name}"
         if isinstance(value, dict) and value and key in SECTIONS:
             yield from flatten(value, f"{key}.")
-        elif value or key not in SECTIONS:
+        elif key not in SECTIONS or value not in (None, {}):
             yield key, value
 
 
@@ -59,8 +59,8 @@ def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
         raise ConfigError(f"--config={file}: must hold `key: value` lines")
     nested = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(nested, dict)
-    base = nested.pop("base", None) or []
-    bases = [base] if isinstance(base, str) else base
+    base = nested.pop("base", None)
+    bases = [base] if isinstance(base, str) else [] if base is None else base
     if not (isinstance(bases, list) and all(isinstance(path, str) for path in bases)):
         raise ConfigError(f"base={base}: must be a path or a list of paths{source}")
 

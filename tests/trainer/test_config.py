@@ -111,7 +111,12 @@ def test_a_mistake_is_one_line_that_names_the_key_the_value_and_the_remedy(
         ("- epochs", "must hold `key: value` lines"),
         ("epochs: [1", "not valid YAML"),
         ("epochs: 1\nepochs: 2", "not valid YAML"),
+        ("optimizer: false", "optimizer=False: a section"),
+        ("schedule: 0", "schedule=0: a section"),
+        ("data: []", "data=[]: a section"),
         ("base: 3", "base=3: must be a path"),
+        ("base: 0", "base=0: must be a path"),
+        ("base: false", "base=False: must be a path"),
         ("base: bad.yaml", "extends itself"),
         ("schedule: {patiance: 3}", "did you mean schedule.patience?"),
     ],
@@ -123,6 +128,12 @@ def test_a_mistake_in_a_file_names_the_file(text: str, said: str, tmp_path: Path
     assert said in str(error.value)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path / "empty.yaml", "base:\noptimizer:\ndata: {}\n")
+    assert build_settings([file], []) == Settings()
+    assert build_settings([write(file, "base: []")], []) == Settings()
 
 
 def test_later_sources_win_over_earlier_ones(tmp_path: Path) -> None:
