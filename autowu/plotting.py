@@ -170,6 +170,8 @@ def _finish(
 def save(figure: Figure, path: str | Path) -> Path:
     """Write a figure; the suffix of `path` chooses the format, without one it is png."""
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: a directory, expected the name of an image (.png, .svg or .pdf)")
     if not path.suffix:
         path = path.with_suffix(".png")
     figure.savefig(path, dpi=150)

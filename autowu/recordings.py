@@ -6,6 +6,7 @@ would be right, or `OSError` when a file cannot be read at all.
 
 import csv
 import json
+import reprlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,9 +48,12 @@ def read_losses(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds no losses, no such column, or something that is no number.
+        ValueError: it is a directory, or holds no losses, no such column, or what is no number.
     """
     name = "standard input" if str(path) == "-" else str(path)
+    if Path(path).is_dir():
+        own = Path(path) / "steps.csv"
+        raise ValueError(f"{name}: a directory, expected a file (of a run of train.py: {own})")
     try:
         lines = _read_text(path).splitlines()
     except UnicodeDecodeError:
@@ -115,7 +119,7 @@ def _to_number(cell: Any, place: str) -> float:
             raise ValueError
         return float(cell)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{place}: {cell!r} is not a number") from None
+        raise ValueError(f"{place}: {reprlib.repr(cell)} is not a number") from None
 
 
 def _wanted(column: str, has_lrs: bool) -> list[str]:
@@ -135,6 +139,8 @@ def _csv_rows(
                 continue
             if columns is None:
                 columns = [cell.strip() for cell in row]
+                if column not in columns and columns[0].startswith("["):
+                    raise ValueError(f"{name}: a JSON array, expected an object or a number a line")
                 wanted = _wanted(column, with_lrs and "lr" in columns)
                 indices = [_index(columns, each, name) for each in wanted]
             else:

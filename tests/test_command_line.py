@@ -324,6 +324,11 @@ def test_plot_is_written_and_named(
         ("loss\n", "a header and no losses"),
         ("loss,lr, loss\n1,1e-5,2\n", "2 columns 'loss', expected one"),
         ("lr,loss,lr\n1e-5,1,2\n", "2 columns 'lr', expected one"),
+        ("[1.0,\n2.0]\n", "a JSON array, expected an object or a number a line"),
+        (
+            '{"loss": [1, 2, 3, 4, 5, 6, 7, 8]}\n',
+            "line 1: [1, 2, 3, 4, 5, 6, ...] is not a number",
+        ),
         ("1.0\nhigh\n", "line 2: 'high' is not a number"),
         ("loss,lr\n1,2\n\n,3\n", "line 4: '' is not a number"),
         ("lr,loss\n1,2\n3\n", "line 3: '' is not a number"),
@@ -359,6 +364,7 @@ def test_a_bad_file_is_one_line_that_names_the_place(
         ([*RUN, "--patiense", "3"], "unrecognized arguments: --patiense"),
         (["--total-steps", "80", "--paper"], "--paper needs --steps-per-epoch"),
         ([*RUN, "--plot", "out.xyz"], "xyz"),
+        ([*RUN, "--plot", "."], ".: a directory, expected the name of an image"),
         ([*RUN, "--plot", "/nowhere/out.png"], "/nowhere/out.png: No such file or directory"),
         ([*RUN, "--column", "loss", "--json", "extra"], "unrecognized arguments: extra"),
     ],
@@ -376,7 +382,7 @@ def test_files_that_cannot_be_read_are_one_line(
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00\x80" * 9)
     for file, said in (
         (tmp_path / "missing", "No such file or directory"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, f"a directory, expected a file (of a run of train.py: {tmp_path}/steps.csv)"),
         (tmp_path / "binary", "not a text file"),
     ):
         error = error_of(["replay", str(file), *RUN], capsys)

@@ -258,6 +258,16 @@ def test_the_plot_is_written_and_named(
     assert image.read_bytes()[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
 
 
+@pytest.mark.parametrize("text", ["5", "- 1", "step,lr,loss\n0,1e-5,2.0\n1,1e-5,2.0\n"])
+def test_a_config_that_holds_no_settings_is_one_short_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    error = error_of(["--config", str(file)], capsys)
+    assert error.strip().endswith(f"--config={file}: must hold `key: value` lines")
+
+
 def test_plot_alone_has_a_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.settings import SECTIONS, Settings
@@ -49,14 +49,16 @@ def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
     if file.resolve() in above:
         raise ConfigError(f"base: the file extends itself{source}")
     try:
+        # OmegaConf takes a text for a key, and what is a number for an OSError.
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if root is not None and not isinstance(root, yaml.MappingNode):
+            raise ConfigError(f"--config={file}: must hold `key: value` lines")
         # OmegaConf's own loader: 1e-5 is a number in it, and a key that stands twice an error.
         tree = OmegaConf.load(file)
     except OSError as error:
         raise ConfigError(f"--config={file}: {error.strerror}") from None
-    except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigError(f"--config={file}: not valid YAML: {error}") from None
-    if not isinstance(tree, DictConfig):
-        raise ConfigError(f"--config={file}: must hold `key: value` lines")
     nested = OmegaConf.to_container(tree, resolve=False)
     assert isinstance(nested, dict)
     base = nested.pop("base", None)
