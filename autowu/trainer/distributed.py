@@ -79,7 +79,9 @@ class Ranks:
                 time.sleep(GLOO_LETS_GO)
             dist.destroy_process_group()
         elif issubclass(kind, RuntimeError) and any(words in str(error) for words in PEER_IS_GONE):
-            raise PeerLost("another rank has ended; what it said tells why") from None
+            raise PeerLost(
+                f"rank {self.rank}: another rank has ended; what it said, if anything, tells why"
+            ) from None
 
     def agree_on(self, settings: dict[str, Any]) -> None:
         """Raise ConfigError, on every rank, for the first setting that one of them has otherwise.

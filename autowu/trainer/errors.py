@@ -44,6 +44,8 @@ class WriteError(RunError):
 class PeerLost(RunError):
     """A rank that this one waits for has ended."""
 
+    is_shared = False  # the one that has ended may be the first, and may have said nothing
+
 
 class TrainingDiverged(RunError):
     """The training loss is not finite any more, and no sweep is left that could end."""

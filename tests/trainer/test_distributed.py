@@ -8,7 +8,7 @@ import torch.distributed as dist
 from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import common_to_ranks
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import ConfigError
+from autowu.trainer.errors import ConfigError, PeerLost
 from autowu.trainer.settings import Settings
 
 
@@ -21,6 +21,15 @@ def compare(one: Settings, other: Settings, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(dist, "all_gather_object", gather)
     Ranks().agree_on(common_to_ranks(one))
+
+
+def test_a_rank_whose_peer_was_killed_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]")
+    with pytest.raises(PeerLost, match="rank 3: another rank has ended") as caught:
+        Ranks().__exit__(RuntimeError, lost)
+    assert not caught.value.is_shared  # the first rank may be the one that is gone
 
 
 @pytest.mark.parametrize(
