@@ -7,7 +7,7 @@ run cannot go on under different ones.
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -29,12 +29,31 @@ EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a se
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a dict of plain values and tensors; WriteError when that fails."""
     with atomic_file(path) as file:
+        output = _Output(file)
         try:
-            torch.save(state, file)
+            torch.save(state, output)  # type: ignore[arg-type]  # it writes and flushes, no more
         except RuntimeError as error:
-            # torch's writer hides the reason; what it left unwritten still fails with it.
-            file.flush()
+            if output.error is not None:
+                raise output.error from None
             raise WriteError(f"{path}: cannot be written: {error}") from None
+
+
+class _Output:
+    """A file that remembers why it could not be written, which torch's writer hides."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 class Checkpoints:

@@ -12,9 +12,10 @@ from autowu.trainer.checkpoint import (
     check_same_config,
     forget_later_best,
     load_checkpoint,
+    save,
     save_weights,
 )
-from autowu.trainer.errors import CheckpointError
+from autowu.trainer.errors import CheckpointError, WriteError
 from autowu.trainer.progress import Progress
 
 
@@ -26,6 +27,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_file_is_told_as_such(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"last\.pt: cannot be written: File too large"):
+            save(tmp_path / "last.pt", {"w": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_best_weights_of_an_epoch_that_is_made_anew_are_forgotten(
