@@ -28,6 +28,7 @@ class AutoWUCallback(Callback):
         scheduler: the `AutoWU`; None before training starts.
 
     Raises:
+        TypeError: `total_steps` among the settings.
         ValueError: when training starts, with manual optimization (and so with several
             optimizers), another scheduler, a callback that changes the LR or the accumulation, a
             Trainer that does not know how many steps it will make, or a checkpoint without a
@@ -35,6 +36,11 @@ class AutoWUCallback(Callback):
     """
 
     def __init__(self, **settings: Any) -> None:
+        if "total_steps" in settings:
+            raise TypeError(
+                f"AutoWUCallback takes no total_steps, got {settings['total_steps']!r}: set "
+                "max_steps or max_epochs of the Trainer"
+            )
         self.scheduler: AutoWU | None = None
         self._settings = settings
         self._saved: dict[str, Any] = {}  # Lightning loads it before the scheduler can be made

@@ -11,12 +11,14 @@ In `train.py` replace the call of `create_scheduler_v2` by
 """
 
 import math
+from numbers import Real
 from typing import Any
 
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import Optimizer
 
 from autowu.scheduler import AutoWU, Phase
+from autowu.settings import check_integer
 
 
 class AutoWUScheduler(Scheduler):
@@ -42,11 +44,22 @@ class AutoWUScheduler(Scheduler):
 
     Attributes:
         scheduler: the `AutoWU`.
+
+    Raises:
+        TypeError, ValueError: a wrong number of epochs or updates, or setting of `AutoWU`.
     """
 
     def __init__(
         self, optimizer: Optimizer, num_epochs: int, updates_per_epoch: float, **settings: Any
     ) -> None:
+        num_epochs = check_integer("num_epochs", num_epochs, 1)
+        windows: Any = updates_per_epoch  # a number of NumPy's is fine
+        is_number = isinstance(windows, Real)
+        if not is_number or not 0 < windows < math.inf:
+            raise ValueError(
+                "updates_per_epoch must be a number above 0, len(loader_train) / "
+                f"args.grad_accum_steps, got {windows!r}"
+            )
         super().__init__(optimizer, "lr", t_in_epochs=False)
         self._windows = updates_per_epoch
         self._updates = math.ceil(updates_per_epoch)

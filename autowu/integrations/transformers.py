@@ -56,6 +56,13 @@ class AutoWUMixin(Trainer):
         probe: int = NUM_SAMPLES,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(autowu, dict | None):
+            raise TypeError(f"autowu must be a dict of AutoWU's keywords, got {autowu!r}")
+        if autowu and "total_steps" in autowu:
+            raise TypeError(
+                f"autowu takes no total_steps, got {autowu['total_steps']!r}: set max_steps or "
+                "num_train_epochs of the TrainingArguments"
+            )
         self._autowu = autowu or {}
         self._num_probe_samples = check_integer("probe", probe, 0)
         super().__init__(*args, **kwargs)

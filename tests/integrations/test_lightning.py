@@ -393,3 +393,8 @@ def test_a_bare_autowu_in_configure_optimizers_is_an_error_that_names_the_callba
     with pytest.raises(ValueError, match=r"autowu\.integrations\.lightning\.AutoWUCallback"):
         build_trainer([], max_epochs=2).fit(module, StatefulLoader(batches_of()))
     assert set(module.lrs) == {1e-5}
+
+
+def test_a_total_steps_of_ones_own_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="no total_steps, got 5: set max_steps or max_epochs"):
+        AutoWUCallback(total_steps=5)

@@ -237,3 +237,17 @@ def test_a_bare_autowu_in_timms_loop_is_an_error_that_names_the_adapter() -> Non
     with pytest.raises(AttributeError, match=name):
         scheduler.step_update(num_updates=1, metric=1.0)
     assert not hasattr(scheduler, "another")
+
+
+@pytest.mark.parametrize(
+    ("num_epochs", "updates", "said"),
+    [
+        (8, "3", "updates_per_epoch must be a number above 0, .*got '3'"),
+        (8, 0, "updates_per_epoch must be a number above 0, .*got 0"),
+        (2.5, 3, "num_epochs must be an integer, got float 2.5"),
+    ],
+)
+def test_a_length_that_is_none_is_refused_by_name(num_epochs: Any, updates: Any, said: str) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    with pytest.raises((TypeError, ValueError), match=said):
+        AutoWUScheduler(optimizer, num_epochs, updates)

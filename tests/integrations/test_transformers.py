@@ -504,7 +504,6 @@ def bare(optimizer: Any) -> AutoWU:
         ({"autowu": {"patiance": 3}}, "patiance"),
         ({"autowu": {"patience": 0}}, "patience.*0"),
         ({"autowu": {"min_lr": 2.0}}, "min_lr"),
-        ({"autowu": {"total_steps": 10}}, "total_steps"),
         ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine'"),
         ({"warmup_steps": 5}, "warmup_steps=5"),
         ({"lr_scheduler_kwargs": {"a": 1}}, "lr_scheduler_kwargs={'a': 1}"),
@@ -547,3 +546,15 @@ def test_the_example_runs_and_resumes_to_the_same_end(
     whole = check_found(capsys.readouterr().out)
     example.main("runs/transformers_digits/checkpoint-180")
     assert check_found(capsys.readouterr().out) == whole
+
+
+@pytest.mark.parametrize(
+    ("autowu", "said"),
+    [
+        ("linear", "autowu must be a dict of AutoWU's keywords, got 'linear'"),
+        ({"total_steps": 5}, "no total_steps, got 5: set max_steps or num_train_epochs"),
+    ],
+)
+def test_settings_that_are_not_its_own_are_refused_at_construction(autowu: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        AutoWUTrainer(autowu=autowu)
