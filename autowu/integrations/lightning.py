@@ -72,6 +72,9 @@ class AutoWUCallback(Callback):
         optimizer.register_step_post_hook(self._note_step)
         self._is_due = self._has_stepped = False
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._is_due = self._has_stepped = False  # a probe made steps that are none of the run
+
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._is_due = True
 

@@ -395,6 +395,29 @@ def test_a_bare_autowu_in_configure_optimizers_is_an_error_that_names_the_callba
     assert set(module.lrs) == {1e-5}
 
 
+class Probing(Classifier):
+    """Makes a probe where the docs say."""
+
+    def on_train_start(self) -> None:
+        (autowu,) = (each for each in self.trainer.callbacks if isinstance(each, AutoWUCallback))
+        inputs, targets = batches_of()[0]
+
+        def take_step() -> torch.Tensor:
+            loss = nn.functional.cross_entropy(self.model(inputs), targets)
+            optimizer = self.trainer.optimizers[0]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        autowu.scheduler.probe(self, take_step)
+
+
+def test_the_steps_of_a_probe_are_none_of_the_run() -> None:
+    result = fit(batches_of(), 1, module=Probing(), accumulate_grad_batches=4, autowu={})
+    assert result["state"]["last_epoch"] == 3  # windows of 4, 4 and 2 batches
+
+
 def test_a_total_steps_of_ones_own_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="no total_steps, got 5: set max_steps or max_epochs"):
         AutoWUCallback(total_steps=5)
