@@ -256,7 +256,10 @@ class AutoWU(LRScheduler):
     def paper(
         cls, optimizer: Optimizer, total_steps: int, steps_per_epoch: int, **overrides: Any
     ) -> "AutoWU":
-        """The published behaviour: the GP fitted by Adam, tests at epoch ends, no return at `W`.
+        """The published behaviour: `sweep="fixed"`, `fit="adam"`, and tests at epoch ends.
+
+        Where nothing was found in `W` steps the decay starts from the LR reached
+        (`at_cap="current"`). Groups, ranks and the state are as in `AutoWU`.
 
         Args:
             optimizer, total_steps, steps_per_epoch: as for `AutoWU`.
@@ -266,6 +269,7 @@ class AutoWU(LRScheduler):
 
     @property
     def phase(self) -> Phase:
+        """WARMUP until `switch_step` is known, then DECAY."""
         return Phase.WARMUP if self._switch_step is None else Phase.DECAY
 
     @property
@@ -334,6 +338,7 @@ class AutoWU(LRScheduler):
 
     @property
     def settings(self) -> SchedulerSettings:
+        """All keywords as checked; after `load_state_dict` those of the saved run."""
         return self._settings
 
     @property
