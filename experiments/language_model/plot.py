@@ -103,7 +103,7 @@ def draw(rows: Sequence[Row], curves: Sequence[Row], path: Path) -> None:
         left.legend(loc="outside upper center")
         upper, lower = right.subplots(2, sharex=True, height_ratios=(2, 1))
         draw_curves(upper, lower, curves, best_of_grid(rows))
-        right.legend(*upper.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+        right.legend(*upper.get_legend_handles_labels(), loc="outside upper center")
         right.align_ylabels()
         save_figure(figure, path, dpi=150)
 
