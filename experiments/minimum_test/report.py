@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from experiments.minimum_test.curves import SHAPES, noisy_losses, true_losses
 from experiments.minimum_test.live import RESULTS as LIVE
@@ -166,6 +167,32 @@ def rates(rows: Rows, live_rows: Rows) -> str:
     return markdown_table(header, lines)
 
 
+def pairs(rows: Rows) -> str:
+    """False alarms on the curves that both methods saw, with the p of an exact McNemar test.
+
+    Of the curves on which one method alone has a false alarm each has half, if none is better.
+    """
+    alarms: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
+    curves: dict[tuple[str, str], set[tuple[str, ...]]] = defaultdict(set)
+    for row in rows:
+        curve = row["shape"], row["noise"], row["seed"]
+        curves[row["total_steps"], row["method"]].add(curve)
+        if row["false_alarm"] == "1":
+            alarms[row["total_steps"], row["method"]].add(curve)
+    lines = []
+    for total in dict.fromkeys(row["total_steps"] for row in rows):
+        both = curves[total, "default"] & curves[total, "paper"]
+        ours, paper = (alarms[total, method] & both for method in ("default", "paper"))
+        only_ours, only_paper = len(ours - paper), len(paper - ours)
+        differing = only_ours + only_paper
+        p_value = f"{binomtest(only_ours, differing).pvalue:.2g}" if differing else "n/a"
+        counts = len(both), len(ours), len(paper), only_ours, only_paper
+        lines.append([f"{int(total) // 2:,}", *counts, p_value])
+    ours_name, paper_name = LABELS.values()
+    header = ["steps of the sweep", "curves", f"false alarms, {ours_name}", paper_name]
+    return markdown_table([*header, f"of {ours_name} alone", f"of {paper_name} alone", "p"], lines)
+
+
 def lost_rows(cells: list[dict[str, Any]]) -> str:
     """Where the default test has more false alarms, finds less or errs more than the published."""
     by_cell = {(c["shape"], c["total_steps"], c["method"]): c for c in cells}
@@ -264,6 +291,7 @@ def main() -> None:
         compare(rows, "shape", "shape"),
     ]
     put_between_marks(FOLDER / "README.md", "tables", "\n\n".join(tables))
+    put_between_marks(FOLDER / "README.md", "pairs", pairs(rows))
     put_between_marks(FOLDER / "README.md", "lost rows", lost_rows(table_rows))
     put_between_marks(DIFFERENCES, "rates", rates(rows, read_rows(LIVE)))
     draw(rows, FOLDER / "minimum_test.png")

@@ -58,7 +58,7 @@ def key_of(cell: Cell) -> tuple[str, ...]:
 def run_curve(cell: Cell) -> dict[str, Any]:
     method, name, noise, total_steps, steps_per_epoch, index = cell
     shape = SHAPES[name]
-    # Different noise in every cell, the same for both methods.
+    # Other noise for each shape and level, the same for both methods and for every budget.
     seed = 10_000 * index + 100 * list(SHAPES).index(name) + round(100 * noise)
     num_steps = total_steps // 2
     losses = noisy_losses(shape, num_steps, noise, seed)
