@@ -18,7 +18,7 @@ from autowu.probe import NUM_SAMPLES
 from autowu.settings import PAPER
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
-from experiments.training.figures import bars
+from experiments.training.figures import dots
 from experiments.training.methods import AUTOWU, UNTUNED, warmup_cosine
 from experiments.training.summary import mean_text
 from experiments.training.tasks import Task, digits
@@ -42,6 +42,10 @@ WILD = {  # a range of LRs that ends far above those the network bears
     "autowu, no probe": Recipe("sgd", schedule_settings={"max_lr": 1e6}),
     "paper": Recipe("sgd", schedule_settings=PAPER | {"max_lr": 1e6}),
     "warmup_cosine": warmup_cosine(1e3, 0.1, EPOCHS, "sgd"),
+}
+LOOKS = {  # of the figure; the markers differ in greyscale too
+    method: (marker, "tab:blue" if method.startswith("autowu") else "black")
+    for method, marker in zip(METHODS, "oDs^v<>P", strict=True)
 }
 CONDITIONS = ("none", "NaN", "spikes", "labels 20 %", "labels 40 %", "SGD, LRs up to 1e6")
 
@@ -124,12 +128,21 @@ def table(rows: list[dict[str, str]]) -> str:
 
 def report(rows: list[dict[str, str]]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
-    groups: dict[str, dict[str, list[float]]] = {
-        condition: {method: [] for method in METHODS} for condition in CONDITIONS
+    drawing = dots(gaps(rows), LOOKS, "the same method without a disturbance")
+    save_figure(drawing, FOLDER / "divergence.png", dpi=110)
+
+
+def gaps(rows: list[dict[str, str]]) -> dict[str, dict[str, list[float]]]:
+    """Condition -> method -> its accuracies less those of equal seeds without a disturbance."""
+    found = {
+        (row["condition"], row["method"], row["seed"]): float(row["test_accuracy"]) for row in rows
     }
-    for row in rows:
-        groups[row["condition"]][row["method"]].append(float(row["test_accuracy"]))
-    save_figure(bars(groups), FOLDER / "divergence.png", dpi=110)
+    result: dict[str, dict[str, list[float]]] = {condition: {} for condition in CONDITIONS[1:]}
+    for (condition, method, seed), accuracy in found.items():
+        undisturbed = found.get((CONDITIONS[0], method, seed))
+        if condition in result and undisturbed is not None:
+            result[condition].setdefault(method, []).append(accuracy - undisturbed)
+    return result
 
 
 def main() -> None:
