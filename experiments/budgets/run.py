@@ -1,6 +1,6 @@
 """Accuracy against budget: AutoWU, a tuned and an untuned warmup-cosine, and LR-free methods.
 
-    python -m experiments.budgets.run                       all cells, 8.7 core-hours (made beside other work)
+    python -m experiments.budgets.run                       all cells, 8.7 core-hours
     python -m experiments.budgets.run --only warmup_cosine --task digits
 
 Many runs in one process after the other. A row for each in results.csv; those that are there are

@@ -151,10 +151,11 @@ def figure(rows: list[dict[str, str]]) -> Figure:
         for run, values in groups.items()
         if REFERENCE in values
     }
+    kinds = (("tab:blue", "vo^"), ("black", "1+2"), ("tab:red", "<s>"))  # a marker each, for grey
     looks = {
         f"{method}, loss times {scale:g}": (marker, colour)
-        for method, colour in zip(METHODS, ("tab:blue", "black", "tab:red"), strict=True)
-        for scale, marker in zip(SCALES, ("v", "o", "^"), strict=True)
+        for method, (colour, markers) in zip(METHODS, kinds, strict=True)
+        for scale, marker in zip(SCALES, markers, strict=True)
     }
     del looks[REFERENCE]
     return dots(gaps, looks, f"the {REFERENCE}")

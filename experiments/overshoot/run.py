@@ -401,7 +401,7 @@ def _draw_gaps(axes: Axes, rows: list[Row], methods: tuple[str, ...]) -> None:
             axes.plot([place] * len(gaps), gaps, marker, color="0.65", ms=4, label=label)
             axes.plot([place], [statistics.fmean(gaps)], "_", color="black", ms=11, mew=2)
         names.append(f"{cell[0]}\n{cell[1]}\n{cell[2]} ep.")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=True, edgecolor="black", fontsize=8)  # its markers are no runs
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(range(len(names)), names, fontsize=8)
     axes.set_ylabel(f"points of accuracy above {reference}")
