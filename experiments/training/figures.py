@@ -92,7 +92,7 @@ def dots(
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xscale("symlog", linthresh=LINEAR)
         low, high = 1.1 * min(ends), 1.1 * max(ends)
-        if high < 1.5 * LINEAR:  # no sliver of another scale
+        if max(ends) <= LINEAR:  # no sliver of another scale
             high = min(high, LINEAR)
         axes.set_xlim(low, high)
         ticks = [t for t in (-100, -50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20) if low < t < high]
@@ -105,7 +105,7 @@ def dots(
             axes.text(statistics.fmean(inner), 1.0, "linear scale", ha="center", **at_top)
             if low < -LINEAR:
                 axes.text(1.05 * inner[0], 1.0, "logarithmic", ha="right", **at_top)
-            if high > LINEAR:
+            if high > 1.5 * LINEAR:  # there is room for the word
                 axes.text(1.05 * inner[1], 1.0, "logarithmic", ha="left", **at_top)
         axes.set_xlabel(f"points of accuracy above {reference}")
         drawing.legend(loc="outside lower center", ncols=num_columns, frameon=False)
