@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
-from autowu.probe import NUM_SAMPLES
+from autowu.probe import NUM_SAMPLES, find_fall
 from experiments.sweep.run import RESULTS as SWEEP
 from experiments.tables import done_rows, markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
@@ -130,7 +130,7 @@ class ProbeCell:
             for batch in batches:
                 take_step(*batch)
         step_seconds = (time.perf_counter() - start) / len(batches)
-        fall = probe.find_fall(lrs, losses)
+        fall = find_fall(lrs, losses)
         return {
             "lr": "" if fall is None else f"{fall.lr:.6g}",
             "num_steps": str(len(lrs)),
@@ -181,7 +181,10 @@ def table(rows: Sequence[Row], peaks: dict[tuple[str, str], list[float]]) -> str
             chosen = select(rows, task, optimizer, *kind)
             line.append(span([float(row["lr"]) for row in chosen if row["lr"]]))
         line.append(span(peaks.get((task, optimizer), [])))
-        costs = [float(r["probe_steps"]) for r in select(rows, task, optimizer, *KINDS[0])]
+        usual = select(rows, task, optimizer, *KINDS[0])
+        falls = [find_fall(*curve(row)) for row in usual]
+        line.append(f"{sum(fall is not None and fall.is_spread for fall in falls)} of {len(falls)}")
+        costs = [float(row["probe_steps"]) for row in usual]
         line.append(f"{sum(costs) / len(costs):.1f}" if costs else "not run")
         lines.append(line)
     names = [
@@ -190,8 +193,20 @@ def table(rows: Sequence[Row], peaks: dict[tuple[str, str], list[float]]) -> str
         + f", loss x {scale:g}" * (scale != 1.0)
         for num_samples, growth, scale in KINDS
     ]
-    header = ["task, optimizer", *names, "best peak LR", "costs, in steps of the run"]
+    header = [
+        "task, optimizer",
+        *names,
+        "best peak LR",
+        "spread falls",
+        "costs, in steps of the run",
+    ]
     return markdown_table(header, lines)
+
+
+def curve(row: Row) -> tuple[list[float], list[float]]:
+    """LRs and losses of a probe."""
+    losses = [float(loss) for loss in row["losses"].split()]
+    return [1e-5 ** (1 - k / (len(losses) - 1)) for k in range(len(losses))], losses
 
 
 def span(values: Sequence[float]) -> str:
@@ -207,8 +222,7 @@ def figure(rows: Sequence[Row], peaks: dict[tuple[str, str], list[float]]) -> Fi
         drawing = Figure(figsize=(13, 4.6), layout="constrained")
         for axes, (task, optimizer) in zip(drawing.subplots(2, 6).flat, PAIRS, strict=True):
             for row in select(rows, task, optimizer, *KINDS[0]):
-                losses = [float(loss) for loss in row["losses"].split()]
-                lrs = [1e-5 ** (1 - k / (len(losses) - 1)) for k in range(len(losses))]
+                lrs, losses = curve(row)
                 fall = losses[0] - min(losses)
                 parts = [(loss - min(losses)) / fall for loss in losses]
                 axes.plot(lrs, parts, color="0.4", linewidth=0.8)
