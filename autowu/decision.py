@@ -73,7 +73,9 @@ def decide(
     )
     # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
     lrs = [sweep.lr(first_step + x * window) for x in evidence.positions]
-    test = _test(step, sweep, settings, evidence.probabilities, math.fsum(lrs) / len(lrs))
+    counts = sweep.lr(step) >= sweep.least_lr
+    probabilities = evidence.probabilities if counts else [0.0] * settings.num_tests
+    test = _test(step, sweep, settings, probabilities, math.fsum(lrs) / len(lrs))
     found = num_consecutive_positive([*tests, test]) >= settings.patience
     at_cap = step >= settings.warmup_steps
     start_lr = test.lr_at_minimum
@@ -129,11 +131,10 @@ def _test(
     probabilities: Sequence[float],
     lr_at_minimum: float,
 ) -> MinimumTest:
-    lr = sweep.lr(step)
     return MinimumTest(
         step=step,
-        lr=lr,
+        lr=sweep.lr(step),
         probabilities=tuple(probabilities),
-        positive=lr >= sweep.least_lr and is_positive(probabilities, settings.confidence),
+        positive=is_positive(probabilities, settings.confidence),
         lr_at_minimum=lr_at_minimum,
     )

@@ -37,10 +37,10 @@ class MinimumTest:
 
     step: int  # optimizer steps done when it was made
     lr: float  # the sweep's learning rate at that step
-    # (num_tests,), eq. (4), or that of a plateau where it is larger; all 0 without enough losses.
+    # (num_tests,), eq. (4), or that of a plateau where it is larger; all 0 without enough losses,
+    # and where no test counts (`sweep.py`).
     probabilities: tuple[float, ...]
-    # The majority of the probabilities exceeds the confidence, and the LR is one that counts.
-    positive: bool
+    positive: bool  # the majority of the probabilities exceeds the confidence
     lr_at_minimum: float  # eq. (5)
 
 

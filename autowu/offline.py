@@ -13,7 +13,7 @@ from autowu.scheduler import AutoWU, Phase
 from autowu.sweep import first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
-NUM_COMPARED = 10  # ours: recorded rows, at least, that tell which other sweep it was
+NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
 class OtherSweepError(ValueError):
@@ -65,7 +65,8 @@ def replay(
             step, and its loss is averaged into the next; at most 24 in a row. At `max_lr`, where
             the LR rests, none can be told. None: the LRs are taken to be the sweep's, row by row.
         first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
-            there was no probe, or `sweep="adaptive"` and it is the first of `lrs`.
+            there was no probe, or `sweep="adaptive"` and it is the first of `lrs`. Whether its fall
+            was spread (`AutoWU.begin_at`) `lrs` alone tell: without them it is taken not to be.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
 
     Returns:
@@ -136,7 +137,7 @@ def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs
     num_fitting = []
     for is_spread in (False, True):
         scheduler.begin_at(first_lr, is_spread=is_spread)
-        num_fitting.append(_num_fitting(scheduler, recorded))
+        num_fitting.append(_num_fitting(scheduler, recorded)[0])
     scheduler.begin_at(first_lr, is_spread=num_fitting[1] > num_fitting[0])
 
 
@@ -193,17 +194,18 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
                 _begin_as_recorded(sweep, first_lr, recorded)
         except ValueError:  # no sweep begins there
             continue
-        num_fitting = _num_fitting(sweep, recorded)
-        if num_fitting > max(row, NUM_COMPARED - 1) or num_fitting == len(recorded.lrs):
+        num_rows, num_steps = _num_fitting(sweep, recorded)
+        is_long = num_rows > row and num_steps >= NUM_COMPARED
+        if is_long or num_rows == len(recorded.lrs):
             return keywords
     return {}
 
 
-def _num_fitting(sweep: AutoWU, recorded: RecordedLRs) -> int:
-    """So many rows, from the first on, have the LRs of a sweep that no test ends."""
+def _num_fitting(sweep: AutoWU, recorded: RecordedLRs) -> tuple[int, int]:
+    """So many rows, from the first on, and steps have the LRs of a sweep that no test ends."""
     step = 0
     for row, lr in enumerate(recorded.lrs):
         if not math.isclose(lr, sweep.lr_at(step), rel_tol=LR_TOLERANCE):
-            return row
+            return row, step
         step += not recorded.was_skipped(row, sweep, step)
-    return len(recorded.lrs)
+    return len(recorded.lrs), step

@@ -135,7 +135,7 @@ class AutoWU(LRScheduler):
             "wsd"; 0.2 (paper). Anything else with a decay that has no cooldown is an error.
         patience: positive tests in a row that end the warmup; 3 (paper).
         confidence: what the probability that the loss has stopped falling must exceed; 0.95
-            (paper).
+            (paper). Below the LR of a probe whose fall is spread no test counts (`begin_at`).
         num_tests: random subsets of the losses that vote in one test; 5 (paper). All are the same,
             and vote alike, up to `num_posterior_samples` losses.
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
@@ -456,9 +456,9 @@ class AutoWU(LRScheduler):
         Args:
             lr: from `min_lr` to below `max_lr`.
             is_spread: whether it is only known that the loss falls somewhere from there to 120
-                times as much (of a probe in a long run). In runs of some 490 steps and more the LR
-                then grows evenly to the highest of these at `W`, and no test counts below ten times
-                `lr`.
+                times as much (as after a probe in a long run). Where 1.02x a step would go beyond
+                that in `W` steps, 242 and more, the LR grows evenly to it, and no test counts below
+                ten times `lr`.
 
         Raises:
             TypeError: no number.

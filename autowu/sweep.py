@@ -26,10 +26,11 @@ so low that 2 % a step take it to `6 * p` in `W` steps: the longer the warmup, t
 before `p`, which a transformer needs, and which a short run has no steps for.
 
 Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
-network that learns nothing before some hundred steps, like a transformer. There the sweep goes
-evenly to `12 * p` in `W` steps, if that is less: in runs of some 490 steps and more. `12 * p` is
-the last LR before the loss of the probe rises. And no test counts below `p`, where the loss is
-still to fall.
+network that learns nothing before some hundred steps, as a vision transformer does. There the sweep
+goes evenly to `12 * p` in `W` steps, if that is slower (`W` of 242 and more, and `12 * p` below
+`max_lr`). `12 * p` is the last LR before the loss of the probe rises. And then no test counts below
+`p`, where the loss is still to fall. Where the sweep begins at `min_lr`, above `p / 10`, these are
+`120 * min_lr` and `10 * min_lr`.
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
@@ -95,11 +96,12 @@ class Sweep:
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)
             growth = PROBED_GROWTH if probed_growth is None else probed_growth
-            if growth < PROBED_GROWTH:
-                self.least_lr = min(settings.max_lr, slow_lr / share_of_probe(longest))
             self.probed_growth = growth
             slowest = min(span / math.log(growth), longest * span / math.log(MIN_REACH))
             first = Piece(0, max(longest, slowest), slow_lr)
+            # Less than 2 % is of a fall that is spread; no version has had less for the others.
+            if growth < PROBED_GROWTH and slowest > longest:
+                self.least_lr = MAX_RUN_UP * slow_lr
         elif fall_step != 0:
             first = first._replace(length=fast_steps(settings))
         self._pieces = [first]
@@ -162,13 +164,9 @@ def first_fall_step(settings: SchedulerSettings) -> int | None:
 
 def first_lr(settings: SchedulerSettings, fall_lr: float) -> float:
     """Where a sweep begins after a probe that saw the loss fall at `fall_lr`."""
-    return max(settings.min_lr, share_of_probe(settings.warmup_steps) * fall_lr)
-
-
-def share_of_probe(warmup_steps: int) -> float:
-    """Where a sweep begins, in units of the LR at which a probe saw the loss fall."""
-    growth = PROBED_GROWTH ** min(warmup_steps, 1_000)  # beyond that it is too much
-    return min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
+    growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
+    share = min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
+    return max(settings.min_lr, share * fall_lr)
 
 
 def growth_where_spread(warmup_steps: int) -> float:
@@ -177,8 +175,7 @@ def growth_where_spread(warmup_steps: int) -> float:
     >>> growth_where_spread(200), round(growth_where_spread(440), 4)
     (1.02, 1.0109)
     """
-    reach = MAX_DISTANCE / share_of_probe(warmup_steps)
-    return min(PROBED_GROWTH, reach ** (1.0 / warmup_steps))
+    return min(PROBED_GROWTH, (MAX_DISTANCE * MAX_RUN_UP) ** (1.0 / warmup_steps))
 
 
 def fast_steps(settings: SchedulerSettings) -> float:

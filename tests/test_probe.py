@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autowu import AutoWU, replay
+from autowu.offline import OtherSweepError
 from autowu.probe import LEVEL, MAX_DISTANCE, Fall, find_fall, probe_losses, probe_lrs
 from autowu.settings import PAPER
 from autowu.sweep import first_lr
@@ -312,9 +313,9 @@ def test_a_long_sweep_after_a_spread_fall_goes_evenly_to_twelve_times_its_lr(
         assert scheduler.lr_at(scheduler.warmup_steps) == pytest.approx(12 * 5e-4)
 
 
-def run_on_a_fall_that_pauses(is_spread: bool, num_steps: int = 600) -> AutoWU:
+def run_on_a_fall_that_pauses(is_spread: bool, num_steps: int = 300, max_lr: float = 1.0) -> AutoWU:
     """Losses that rise at LRs below 5e-4, and once more, for good, above 3e-3."""
-    scheduler = Training(1_200).scheduler
+    scheduler = Training(600, max_lr=max_lr).scheduler
     scheduler.begin_at(first_lr(scheduler.settings, 5e-4), is_spread=is_spread)
     scheduler.optimizer.step()
     for _ in range(num_steps):
@@ -329,32 +330,43 @@ def test_no_test_counts_below_the_lr_of_a_spread_fall() -> None:
     assert stopped.start_lr == pytest.approx(1e-4, rel=0.3)
     assert warned.start_lr == pytest.approx(3e-3, rel=0.1)
     assert warned.found_minimum
-    sure = [test for test in warned.tests if min(test.probabilities) > 0.95]
-    assert any(test.lr < 5e-4 for test in sure)
-    assert [test.lr >= 5e-4 for test in sure] == [test.positive for test in sure]
+    assert stopped.tests[-1].lr < 5e-4
+    assert all(max(test.probabilities) == 0.0 for test in warned.tests if test.lr < 5e-4)
+
+
+def test_a_spread_fall_changes_nothing_where_the_sweep_is_not_slower_for_it() -> None:
+    alike = [run_on_a_fall_that_pauses(is_spread, max_lr=4e-3) for is_spread in (False, True)]
+    assert alike[0].tests == alike[1].tests
+    assert alike[0].switch_step == alike[1].switch_step < 300
 
 
 def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on() -> None:
-    whole, part = run_on_a_fall_that_pauses(True), run_on_a_fall_that_pauses(True, 200)
-    other = Training(1_200).scheduler
+    whole, part = run_on_a_fall_that_pauses(True), run_on_a_fall_that_pauses(True, 100)
+    other = Training(600).scheduler
     other.load_state_dict(copy.deepcopy(part.state_dict()))
-    assert other.lr_at(599) == part.lr_at(599)
-    for loss in whole.losses[200:].tolist():
+    assert other.lr_at(299) == part.lr_at(299)
+    for loss in whole.losses[100:].tolist():
         other.optimizer.step()
         other.step(loss)
     assert (other.switch_step, other.start_lr) == (whole.switch_step, whole.start_lr)
     assert other.tests == whole.tests
 
 
-def test_a_replay_is_told_by_the_recorded_lrs_whether_the_fall_was_spread() -> None:
-    found = run_on_a_fall_that_pauses(True, 1_200)
+@pytest.mark.parametrize(("is_spread", "max_lr"), [(True, 1.0), (False, 1.0), (False, 4e-3)])
+def test_a_replay_is_told_by_the_recorded_lrs_whether_the_fall_was_spread(
+    is_spread: bool, max_lr: float
+) -> None:
+    found = run_on_a_fall_that_pauses(is_spread, max_lr=max_lr)
     assert found.switch_step is not None
     lrs = [found.lr_at(step) for step in range(found.switch_step)]
     losses = found.losses[: found.switch_step]
     for keywords in ({"sweep": "adaptive"}, {"first_lr": found.lr_at(0)}):
-        again = replay(losses, 1_200, 10, lrs=lrs, **keywords)
+        again = replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, **keywords)
         assert again.tests == found.tests
         assert again.start_lr == found.start_lr
+    with pytest.raises(OtherSweepError) as caught:
+        replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="fixed")
+    assert caught.value.fitting == {"sweep": "adaptive", "first_lr": pytest.approx(lrs[0])}
 
 
 def test_a_probe_hands_on_that_its_fall_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
