@@ -134,11 +134,12 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 
 def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
     """With the pace that fits more of the record: whether the fall of the probe was spread."""
-    num_fitting = []
-    for is_spread in (False, True):
+
+    def num_fitting(is_spread: bool) -> int:
         scheduler.begin_at(first_lr, is_spread=is_spread)
-        num_fitting.append(_num_fitting(scheduler, recorded)[0])
-    scheduler.begin_at(first_lr, is_spread=num_fitting[1] > num_fitting[0])
+        return _num_fitting(scheduler, recorded)[0]
+
+    scheduler.begin_at(first_lr, is_spread=num_fitting(True) > num_fitting(False))
 
 
 def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:

@@ -2,18 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-
-
-@contextmanager
-def read_or_not() -> Iterator[None]:
-    """A block that writes to standard output; if that fails, what is said later goes nowhere."""
-    try:
-        yield
-    except OSError:  # whoever read the lines is gone, or their disk is full
-        with suppress(OSError):  # what is left of them must not fail at exit either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+from collections.abc import Callable
+from contextlib import suppress
 
 
 def _print(text: str) -> None:
@@ -21,9 +11,15 @@ def _print(text: str) -> None:
 
 
 def say(text: str, write: Callable[[str], object] = _print) -> None:
-    """Write a line, or several; what the encoding of the output lacks is written as `\\xfc`."""
-    with read_or_not():
+    """Write a line, or several; what the encoding of the output lacks is written as `\\xfc`.
+
+    Once that fails, what is said later goes nowhere.
+    """
+    try:
         try:
             write(text)
         except UnicodeEncodeError as error:
             write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+    except OSError:  # whoever read the lines is gone, or their disk is full
+        with suppress(OSError):  # what is left of them must not fail at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
