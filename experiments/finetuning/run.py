@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from autowu.probe import NUM_SAMPLES
-from experiments.finetuning.figure import Panel, draw
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU, warmup_cosine
+from experiments.training.peak_figure import Panel, draw
 from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
 

@@ -1,0 +1,143 @@
+"""A wide network on few images, with and without augmentation: what the training loss tells.
+
+    python -m experiments.memorisation.run --data-root data/cifar10-jpeg
+
+A row for each run in results.csv; `--tables` makes the README's tables and the figure from them.
+"""
+
+import dataclasses
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.report import compare
+from experiments.tables import markdown_table, put_between_marks, save_figure
+from experiments.training.cells import main as cells_main
+from experiments.training.methods import AUTOWU, warmup_cosine
+from experiments.training.peak_figure import Panel, draw
+from experiments.training.summary import mean_text
+from experiments.training.trial import train
+
+FOLDER = Path(__file__).parent
+TASK, BATCH_SIZE, EPOCHS = "cifar10_wide", 128, 20  # 900 steps
+AUGMENTATIONS = {  # as `data.augment` of train.py -> as the tables name it
+    "none": "no augmentation",
+    "crop_flip": "crops and flips",
+}
+SEEDS = (0, 1, 2)
+PEAK_LRS = (0.001, 0.003, 0.01, 0.03)
+WARMUP = 0.1  # of the epochs
+PEAKS = {f"warmup-cosine, LR {lr:g}": lr for lr in PEAK_LRS}
+OURS = "AutoWU"
+METHODS = (OURS, *PEAKS)
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class MemorisationCell:
+    """One run of 900 steps."""
+
+    augment: str
+    method: str
+    seed: int
+    data_root: Path
+
+    def key(self) -> dict[str, str]:
+        return {
+            "task": TASK,
+            "augment": self.augment,
+            "batch_size": str(BATCH_SIZE),
+            "epochs": str(EPOCHS),
+            "method": self.method,
+            "seed": str(self.seed),
+        }
+
+    def run(self) -> dict[str, Any]:
+        from experiments.training import tasks
+
+        task = dataclasses.replace(tasks.named(TASK, self.data_root), augment=self.augment)
+        if self.method == OURS:
+            recipe = AUTOWU["autowu_cosine"]
+        else:
+            recipe = warmup_cosine(PEAKS[self.method], WARMUP, EPOCHS)
+        outcome = train(task, recipe, batch_size=BATCH_SIZE, epochs=EPOCHS, seed=self.seed)
+        half = outcome.total_steps // 2
+        before_half = outcome.losses[half - outcome.total_steps // 10 : half]
+        return outcome.columns() | {"loss_at_half": f"{statistics.fmean(before_half):.6g}"}
+
+
+def cells(data_root: Path) -> list[MemorisationCell]:
+    return [
+        MemorisationCell(augment, method, seed, data_root)
+        for seed in SEEDS
+        for augment in AUGMENTATIONS
+        for method in METHODS
+    ]
+
+
+def column(rows: list[Row], augment: str, method: str, name: str) -> dict[str, float]:
+    """Seed -> a column of the rows that are done."""
+    wanted = {"augment": augment, "method": method}
+    return {row["seed"]: float(row[name]) for row in rows if wanted.items() <= row.items()}
+
+
+def best_peak(rows: list[Row], augment: str) -> dict[str, float]:
+    """Seed -> test accuracy of the warmup-cosine that is best in the mean."""
+    grid = (column(rows, augment, method, "test_accuracy") for method in PEAKS)
+    return max(filter(None, grid), key=lambda known: statistics.fmean(known.values()), default={})
+
+
+def table(rows: list[Row]) -> str:
+    """Accuracies and training losses; AutoWU less the best peak of the same seeds."""
+    lines = []
+    for augment, title in AUGMENTATIONS.items():
+        for method in METHODS:
+            accuracy, at_half, at_end = (
+                column(rows, augment, method, name)
+                for name in ("test_accuracy", "loss_at_half", "train_loss")
+            )
+            line = [title, method, *("-" for _ in range(3))]
+            if method == OURS:
+                lrs = column(rows, augment, OURS, "start_lr").values()
+                test = compare(accuracy, best_peak(rows, augment), decimals=3)
+                found = " ".join(f"{lr:.2g}" for lr in lrs)
+                line[2:] = [found, test["difference"], test["p_value"]]
+            texts = (
+                mean_text(list(accuracy.values()), 1),
+                *(mean_text(list(losses.values()), 3) for losses in (at_half, at_end)),
+            )
+            lines.append([*line[:2], *texts, *line[2:]])
+    header = (
+        *("images", "method", "test accuracy %", "training loss before half of the run"),
+        *("in its last tenth", "LRs found", "minus the best peak", "its p, paired t-test"),
+    )
+    return markdown_table(header, lines)
+
+
+def report(rows: list[Row]) -> None:
+    put_between_marks(FOLDER / "README.md", "table", table(rows))
+    panels = []
+    for augment, title in AUGMENTATIONS.items():
+        accuracy = column(rows, augment, OURS, "test_accuracy")
+        lrs = column(rows, augment, OURS, "start_lr")
+        panels.append(
+            Panel(
+                title,
+                {
+                    lr: list(column(rows, augment, method, "test_accuracy").values())
+                    for method, lr in PEAKS.items()
+                },
+                {OURS: [(lrs[seed], accuracy[seed]) for seed in accuracy]},
+            )
+        )
+    save_figure(draw(panels, num_columns=2), FOLDER / "memorisation.png", dpi=110)
+
+
+def main() -> None:
+    assert __doc__ is not None
+    cells_main(__doc__, FOLDER / "results.csv", cells, report)
+
+
+if __name__ == "__main__":
+    main()
