@@ -10,8 +10,10 @@ checks a configuration without importing torch, and prints it in full.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +33,8 @@ from autowu.trainer.config_files import Entry, read_file, to_yaml
 from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import squash
 from autowu.trainer.settings import SECTIONS, VARIANTS, Settings
+from autowu.trainer.settings_help import describe_settings
+from autowu.trainer.stdout import say
 from autowu.trainer.validation import (
     Field,
     check_combinations,
@@ -38,23 +42,31 @@ from autowu.trainer.validation import (
     settings_fields,
     unknown_key,
     unknown_name,
+    usual_variants,
     wrong_type,
 )
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong without the usage lines that argparse puts before it."""
+class SettingsParser(argparse.ArgumentParser):
+    """Its help lists all settings; what is wrong it says without the usage lines of argparse."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
+    def format_help(self) -> str:
+        columns = shutil.get_terminal_size().columns
+        return f"{super().format_help()}\n{describe_settings(columns)}\n"
+
+    def print_help(self, file: Any = None) -> None:
+        # `head` may have seen enough of it.
+        say(self.format_help().rstrip(), partial(print, file=file, flush=True))
+
 
 def parse_settings(arguments: Sequence[str], description: str | None = None) -> Settings:
     """The settings that `[--config FILE]... [key=value]...` describe; ConfigError for a mistake."""
-    parser = OneLineParser(
+    parser = SettingsParser(
         description=description,
         usage="%(prog)s [--config FILE]... [key=value]...",
-        epilog="Settings and their defaults:\n" + _describe(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -126,7 +138,7 @@ def _gather_mappings(entries: dict[str, Entry], fields: dict[str, Field]) -> dic
 
 def _choose_variants(entries: dict[str, Entry]) -> dict[str, type]:
     """The dataclass that each section's name asks for; the name is put into its usual spelling."""
-    chosen = {section: type(getattr(Settings(), section)) for section in VARIANTS}
+    chosen = usual_variants()
     for section, variants in VARIANTS.items():
         key = f"{section}.name"
         if key not in entries:
@@ -165,52 +177,6 @@ def _to_dataclasses(tree: DictConfig) -> Settings:
 def _look_up(settings: Settings, key: str) -> Any:
     section, _, name = key.rpartition(".")
     return getattr(getattr(settings, section) if section else settings, name)
-
-
-def _describe() -> str:
-    """A line for every setting, and one for each variant that has settings of its own."""
-    lines = []
-    for key, field in settings_fields(_choose_variants({})).items():
-        section, _, name = key.rpartition(".")
-        if section in VARIANTS and name != "name":
-            continue
-        lines.append(f"  {_shown(key, field.default)}")
-        if name == "name" and section:
-            lines += [f"    {line}" for line in _describe_variants(section)]
-    return "\n".join(lines)
-
-
-def _describe_variants(section: str) -> list[str]:
-    """`name: key=default ...` for what each variant has of its own, after what all have."""
-    named = {
-        name: {
-            key: field.default
-            for key, field in settings_fields({section: kind}).items()
-            if key.startswith(f"{section}.") and key != f"{section}.name"
-        }
-        for name, kind in VARIANTS.get(section, {}).items()
-    }
-    shared = [
-        (key, value)
-        for key, value in next(iter(named.values()), {}).items()
-        if all(key in fields and fields[key] == value for fields in named.values())
-    ]
-    lines = [_shown(key, value) for key, value in shared]
-    for name, fields in named.items():
-        own = [_shown(key, value) for key, value in fields.items() if (key, value) not in shared]
-        lines += [f"with {section}.name={name}:", *(f"  {line}" for line in own)] * bool(own)
-    if section == "optimizer":
-        lines += [
-            "and more optimizers: python -m autowu list optimizers",
-            "what one of them takes: python -m autowu.trainer.config optimizer.name=NAME",
-        ]
-    return lines
-
-
-def _shown(key: str, default: Any) -> str:
-    if isinstance(default, bool):
-        default = str(default).lower()
-    return f"{key}={'null' if default is None else default}"
 
 
 def main(arguments: Sequence[str]) -> int:

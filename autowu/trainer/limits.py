@@ -1,4 +1,4 @@
-"""What settings and their messages are made of: limited fields, and hints at near names."""
+"""What settings and their messages are made of: fields with limits, and hints at near names."""
 
 from collections.abc import Iterable
 from dataclasses import field
@@ -6,9 +6,20 @@ from difflib import get_close_matches
 from typing import Any
 
 
-def limited(default: Any, **limits: float) -> Any:
-    """A field whose value must keep to `limits`: at_least, above, at_most and below."""
-    return field(default=default, metadata=limits)
+def setting(default: Any, meaning: str | None = None, **limits: float) -> Any:
+    """A field of settings: what `--help` says of it, and the limits that its value must keep to.
+
+    Args:
+        default: its value; of a dict or a list each instance has a copy.
+        meaning: with the unit; None where only the default of a base class's field is another.
+        limits: at_least, above, at_most and below.
+    """
+    metadata: dict[str, Any] = {"limits": limits}
+    if meaning is not None:
+        metadata["help"] = meaning
+    if isinstance(default, dict | list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6, most: int = 1) -> str:

@@ -8,16 +8,32 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from types import NoneType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.limits import limited, squash
+from autowu.trainer.limits import setting, squash
 
 if TYPE_CHECKING:
     from autowu.trainer.settings import Settings
+
+
+# What settings of several optimizers mean.
+_BETAS = "decay rates of the running means of the gradient and of its square"
+_EPS = "added to the denominator"
+_SCALE_INVARIANT = "threshold for taking weights as scale-invariant"
+_THEIR_DECAY = "weight decay of scale-invariant weights, times weight_decay"
+_DECOUPLED = "weight decay times the LR, as in adamw, not an L2 term of the gradient"
+_TRUST = (
+    "a layer's gradient, weight decay included, is scaled by this times |weights| / (|gradient| +"
+    " weight_decay * |weights| + eps)"
+)
+_LARC = "LARC: the LR of a layer does not exceed lr"
+_ALWAYS_ADAPT = "scale layers without weight decay, too"
+_CAUTION = "leave out where the step and the gradient disagree in sign (arXiv:2411.16085)"
+_NESTEROV = "Nesterov's momentum"
 
 
 @dataclass(frozen=True)
@@ -26,28 +42,48 @@ class OptimizerSettings:
 
     has_weight_decay: ClassVar[bool] = True
 
-    name: str = ""
-    # Peak LR of every schedule but autowu, which finds it.
-    lr: float | None = limited(None, above=0)
-    # Decoupled (times the LR) in some: adamp, adamw, lion, muon; an L2 term of the gradient in
-    # others: sgd, adam.
-    weight_decay: float = limited(0.01, at_least=0)
-    decay_norms: bool = True  # norms, other scales, and what the network names (no_weight_decay)
-    decay_biases: bool = True  # biases of all layers but norms
-    head_lr_mult: float = limited(1.0, at_least=0)  # LR of the classifier, times that of the trunk
-    head_weight_decay: float | None = limited(None, at_least=0)  # null: as in the trunk
-    # Factors on the LR by the beginning of the parameters' names, as in {blocks.0: 0.1}.
-    lr_mult: dict[str, float] = field(default_factory=dict, metadata={"at_least": 0})
-    # Factor on the LR from each layer to the one before it, for timm's networks; null: none.
-    layer_decay: float | None = limited(None, above=0, at_most=1)
-    lookahead: bool = False  # slow weights around it (arXiv:1907.08610)
-    lookahead_alpha: float = limited(0.5, above=0, at_most=1)  # how far the slow weights go
-    lookahead_k: int = limited(6, at_least=1)  # steps between two of theirs
-    lars: bool = False  # scale each layer's gradient to its weights (arXiv:1708.03888)
-    lars_trust_coef: float = limited(0.001, above=0)
-    lars_eps: float = limited(1e-8, at_least=0)
-    lars_clip: bool = False  # LARC: the local LR does not exceed lr
-    lars_always_adapt: bool = False  # groups without weight decay as well
+    name: str = setting("", "optimizer")
+    lr: float | None = setting(
+        None, "peak LR; null with autowu and the range tests, which find it", above=0
+    )
+    weight_decay: float = setting(
+        0.01,
+        "weight decay: decoupled (times the LR) in some, as adamp, adamw, lion and muon; an L2"
+        " term of the gradient in others, as sgd and adam",
+        at_least=0,
+    )
+    decay_norms: bool = setting(
+        True, "weight decay of norms, other scales, and what the network names in no_weight_decay()"
+    )
+    decay_biases: bool = setting(True, "weight decay of the biases of all layers but norms")
+    head_lr_mult: float = setting(1.0, "LR of the classifier, times that of the trunk", at_least=0)
+    head_weight_decay: float | None = setting(
+        None, "weight decay of the classifier; null: as in the trunk", at_least=0
+    )
+    lr_mult: dict[str, float] = setting(
+        {},
+        "factors on the LR by the beginning of the parameters' names, as in"
+        " optimizer.lr_mult.blocks.0=0.1",
+        at_least=0,
+    )
+    layer_decay: float | None = setting(
+        None,
+        "factor on the LR from each layer to the one before it, for timm's networks; null: none",
+        above=0,
+        at_most=1,
+    )
+    lookahead: bool = setting(False, "slow weights around it (Lookahead, arXiv:1907.08610)")
+    lookahead_alpha: float = setting(
+        0.5, "part of the way to the fast weights that the slow ones go", above=0, at_most=1
+    )
+    lookahead_k: int = setting(6, "steps between two of the slow weights", at_least=1)
+    lars: bool = setting(
+        False, "scale each layer's gradient to its weights (LARS, arXiv:1708.03888)"
+    )
+    lars_trust_coef: float = setting(0.001, _TRUST, above=0)
+    lars_eps: float = setting(1e-8, _EPS, at_least=0)
+    lars_clip: bool = setting(False, _LARC)
+    lars_always_adapt: bool = setting(False, _ALWAYS_ADAPT)
 
     def check(self, settings: "Settings") -> None:
         """Raise ConfigError for settings that are right one by one but not together."""
@@ -76,73 +112,107 @@ class OptimizerSettings:
 
 @dataclass(frozen=True)
 class AdamPSettings(OptimizerSettings):
+    """Adam without the growth of scale-invariant weights (adamp; arXiv:2006.08217)."""
+
     name: Literal["adamp"] = "adamp"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
-    wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
-    nesterov: bool = False
+    betas: tuple[float, float] = setting((0.9, 0.999), _BETAS, at_least=0, below=1)
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    delta: float = setting(0.1, _SCALE_INVARIANT, at_least=0)
+    wd_ratio: float = setting(0.1, _THEIR_DECAY, at_least=0)
+    nesterov: bool = setting(False, _NESTEROV)
 
 
 @dataclass(frozen=True)
 class AdamSettings(OptimizerSettings):
+    """torch's Adam; weight decay is an L2 term of the gradient (arXiv:1412.6980)."""
+
     name: Literal["adam"] = "adam"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    amsgrad: bool = False
-    fused: bool | None = None  # one kernel for all; null: torch decides
+    betas: tuple[float, float] = setting((0.9, 0.999), _BETAS, at_least=0, below=1)
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    amsgrad: bool = setting(
+        False, "divide by the largest running mean of the square so far (arXiv:1904.09237)"
+    )
+    fused: bool | None = setting(None, "one kernel for all; null: torch decides")
 
 
 @dataclass(frozen=True)
 class AdamWSettings(AdamSettings):
+    """torch's Adam with decoupled weight decay (arXiv:1711.05101)."""
+
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class NAdamSettings(OptimizerSettings):
+    """torch's Adam with Nesterov's momentum."""
+
     name: Literal["nadam"] = "nadam"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    momentum_decay: float = limited(0.004, at_least=0)
-    decoupled_weight_decay: bool = False
+    betas: tuple[float, float] = setting((0.9, 0.999), _BETAS, at_least=0, below=1)
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    momentum_decay: float = setting(
+        0.004, "how fast the momentum grows from half of the first beta to all of it", at_least=0
+    )
+    decoupled_weight_decay: bool = setting(False, _DECOUPLED)
 
 
 @dataclass(frozen=True)
 class RAdamSettings(OptimizerSettings):
+    """torch's Adam with rectified first steps (arXiv:1908.03265)."""
+
     name: Literal["radam"] = "radam"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    decoupled_weight_decay: bool = False
+    betas: tuple[float, float] = setting((0.9, 0.999), _BETAS, at_least=0, below=1)
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    decoupled_weight_decay: bool = setting(False, _DECOUPLED)
 
 
 @dataclass(frozen=True)
 class LambSettings(OptimizerSettings):
+    """Adam whose steps are scaled to the weights of each layer (timm; arXiv:1904.00962)."""
+
     name: Literal["lamb"] = "lamb"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-6, at_least=0)
-    # LAMB's own limit of the gradient's L2 norm, before its moments; null: none.
-    max_grad_norm: float | None = limited(1.0, above=0)
-    trust_clip: bool = False  # the ratio of the norms is at most 1
-    bias_correction: bool = True
-    grad_averaging: bool = True  # the gradient times 1 - beta1 in the first moment
-    always_adapt: bool = False  # also without weight decay
-    decoupled_decay: bool = False
-    caution: bool = False  # leave out where the step and the gradient disagree
+    betas: tuple[float, float] = setting((0.9, 0.999), _BETAS, at_least=0, below=1)
+    eps: float = setting(1e-6, _EPS, at_least=0)
+    max_grad_norm: float | None = setting(
+        1.0,
+        "LAMB's own limit of the gradient's L2 norm, before the running means; null: none",
+        above=0,
+    )
+    trust_clip: bool = setting(False, "the ratio |weights| / |step| of a layer is at most 1")
+    bias_correction: bool = setting(True, "correct the running means for their start at 0")
+    grad_averaging: bool = setting(
+        True, "the gradient times 1 - the first beta in its running mean"
+    )
+    always_adapt: bool = setting(False, _ALWAYS_ADAPT)
+    decoupled_decay: bool = setting(False, "weight decay times the LR, beside the scaled step")
+    caution: bool = setting(False, _CAUTION)
 
 
 @dataclass(frozen=True)
 class LionSettings(OptimizerSettings):
+    """Steps of one size for all weights, by the sign of a mean (timm; arXiv:2302.06675)."""
+
     name: Literal["lion"] = "lion"
-    betas: tuple[float, float] = limited((0.9, 0.99), at_least=0, below=1)
-    caution: bool = False  # leave out where the step and the gradient disagree
+    betas: tuple[float, float] = setting(
+        (0.9, 0.99),
+        "weight of the gradient's running mean in the step, and decay rate of that mean",
+        at_least=0,
+        below=1,
+    )
+    caution: bool = setting(False, _CAUTION)
 
 
 @dataclass(frozen=True)
 class SGDSettings(OptimizerSettings):
+    """torch's SGD with Nesterov's momentum."""
+
     name: Literal["sgd"] = "sgd"
-    momentum: float = limited(0.9, at_least=0, below=1)
-    dampening: float = limited(0.0, at_least=0, below=1)
-    nesterov: bool = True
+    momentum: float = setting(
+        0.9, "decay rate of the running sum of the gradients", at_least=0, below=1
+    )
+    dampening: float = setting(
+        0.0, "part of each gradient that the running sum leaves out", at_least=0, below=1
+    )
+    nesterov: bool = setting(True, _NESTEROV)
 
     def check(self, settings: "Settings") -> None:
         super().check(settings)
@@ -156,21 +226,27 @@ class SGDSettings(OptimizerSettings):
 
 @dataclass(frozen=True)
 class MomentumSettings(SGDSettings):
+    """sgd with plain momentum."""
+
     name: Literal["momentum"] = "momentum"  # type: ignore[assignment]
     nesterov: bool = False
 
 
 @dataclass(frozen=True)
 class NesterovSettings(SGDSettings):
+    """The same as sgd."""
+
     name: Literal["nesterov"] = "nesterov"  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class SGDPSettings(SGDSettings):
+    """SGD without the growth of scale-invariant weights (adamp; arXiv:2006.08217)."""
+
     name: Literal["sgdp"] = "sgdp"  # type: ignore[assignment]
-    eps: float = limited(1e-8, at_least=0)
-    delta: float = limited(0.1, at_least=0)  # threshold for taking weights as scale-invariant
-    wd_ratio: float = limited(0.1, at_least=0)  # weight decay of those, times weight_decay
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    delta: float = setting(0.1, _SCALE_INVARIANT, at_least=0)
+    wd_ratio: float = setting(0.1, _THEIR_DECAY, at_least=0)
 
 
 @dataclass(frozen=True)
@@ -179,14 +255,16 @@ class LarsSettings(SGDSettings):
 
     name: Literal["lars"] = "lars"  # type: ignore[assignment]
     nesterov: bool = False
-    trust_coeff: float = limited(0.001, above=0)
-    eps: float = limited(1e-8, at_least=0)
-    trust_clip: bool = False  # LARC
-    always_adapt: bool = False  # also without weight decay
+    trust_coeff: float = setting(0.001, _TRUST, above=0)
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    trust_clip: bool = setting(False, _LARC)
+    always_adapt: bool = setting(False, _ALWAYS_ADAPT)
 
 
 @dataclass(frozen=True)
 class LarcSettings(LarsSettings):
+    """lars with trust_clip."""
+
     name: Literal["larc"] = "larc"  # type: ignore[assignment]
     trust_clip: bool = True
 
@@ -200,29 +278,48 @@ class MuonSettings(OptimizerSettings):
     """
 
     name: Literal["muon"] = "muon"
-    momentum: float = limited(0.95, at_least=0, below=1)
-    nesterov: bool = False  # then NAdamW in the place of AdamW
-    ns_steps: int = limited(5, at_least=1)  # of the Newton-Schulz iteration
-    eps: float = limited(1e-7, above=0)
-    safety_factor: float = limited(1.0, above=0)  # on the norm before it
-    # How the LR depends on the shape: such that steps are as large as AdamW's; null: not at all.
-    adjust_lr_fn: str | None = "match_rms_adamw"
-    normalize_spatial: bool = True  # batched: by the number of pixels of the kernel
-    conv_mode: Literal["flatten", "batched"] = "flatten"  # kernels as one matrix, or one a pixel
-    betas: tuple[float, float] = limited((0.9, 0.95), at_least=0, below=1)  # of AdamW
-    fallback_lr_scale: float = limited(1.0, at_least=0)  # LR of AdamW, times lr
+    momentum: float = setting(
+        0.95, "decay rate of the running mean of the gradient", at_least=0, below=1
+    )
+    nesterov: bool = setting(False, "Nesterov's momentum, and NAdamW in the place of AdamW")
+    ns_steps: int = setting(5, "steps of the Newton-Schulz iteration", at_least=1)
+    eps: float = setting(
+        1e-7, "least norm that a matrix is divided by before the iteration", above=0
+    )
+    safety_factor: float = setting(1.0, "factor on the norm that a matrix is divided by", above=0)
+    adjust_lr_fn: str | None = setting(
+        "match_rms_adamw",
+        "how the LR depends on the shape: match_rms_adamw, such that steps are as large as"
+        " AdamW's; original; rms_to_rms; null: not at all",
+    )
+    normalize_spatial: bool = setting(
+        True, "with conv_mode=batched: divide steps by the root of the number of pixels of a kernel"
+    )
+    conv_mode: Literal["flatten", "batched"] = setting(
+        "flatten", "flatten: a kernel is one matrix; batched: one a pixel"
+    )
+    betas: tuple[float, float] = setting((0.9, 0.95), f"of AdamW: {_BETAS}", at_least=0, below=1)
+    fallback_lr_scale: float = setting(1.0, "LR of AdamW, times lr", at_least=0)
 
 
 @dataclass(frozen=True)
 class ScheduleFreeSettings(OptimizerSettings):
-    """Defazio et al. 2024, arXiv:2405.15682: AdamW that averages the weights it is tested with."""
+    """AdamW that averages the weights it is tested with (Defazio et al. 2024, arXiv:2405.15682)."""
 
     name: Literal["schedulefree"] = "schedulefree"
-    betas: tuple[float, float] = limited((0.9, 0.999), at_least=0, below=1)
-    eps: float = limited(1e-8, at_least=0)
-    warmup_steps: int = limited(0, at_least=0)
-    r: float = 0.0  # power of the step in the weights of the average
-    weight_lr_power: float = limited(2.0, at_least=0)  # power of the LR in them
+    betas: tuple[float, float] = setting(
+        (0.9, 0.999),
+        "part of the average in the weights that it trains at, and decay rate of the running mean"
+        " of the gradient's square",
+        at_least=0,
+        below=1,
+    )
+    eps: float = setting(1e-8, _EPS, at_least=0)
+    warmup_steps: int = setting(0, "steps of a linear warmup of its own", at_least=0)
+    r: float = setting(0.0, "power of the step in the weights of the average")
+    weight_lr_power: float = setting(
+        2.0, "power of the largest LR so far in the weights of the average", at_least=0
+    )
 
 
 _WRITTEN: tuple[type[OptimizerSettings], ...] = (
@@ -308,7 +405,7 @@ def make_settings(name: str) -> type[OptimizerSettings]:
         raise ConfigError(str(error)) from None
     entries: list[tuple[str, Any, Any]] = [("name", str, name)]
     if "weight_decay" not in taken:
-        entries.append(("weight_decay", float, limited(0.0, at_least=0)))
+        entries.append(("weight_decay", float, setting(0.0, at_least=0)))
     for key, each in taken.items():
         kind = config_type(each.annotation, each.default)
         # The LR of Muon's other half would not follow a schedule: it is that of the first.

@@ -5,7 +5,7 @@ asks `check`, and `autowu.trainer.schedules.create` asks `check_values`.
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -15,11 +15,14 @@ from autowu.curves.warmups import Warmup
 from autowu.settings import COOLDOWN_DECAYS, AtCap, Decay, Fit, Growth, SweepKind, is_adaptive
 from autowu.trainer.composite import read_pieces
 from autowu.trainer.errors import ConfigError
-from autowu.trainer.limits import closest, limited, squash
+from autowu.trainer.limits import closest, setting, squash
 from autowu.trainer.lr_scaling import ScaleLR
 
 if TYPE_CHECKING:
     from autowu.trainer.settings import Settings
+
+
+_OF_A_DROP = "factor of a drop"  # what settings of several schedules mean
 
 
 def refuse(key: str, value: Any, reason: str) -> NoReturn:
@@ -32,7 +35,7 @@ def refuse(key: str, value: Any, reason: str) -> NoReturn:
 class ScheduleSettings:
     """What every schedule has; its own settings stand beside the name, flat."""
 
-    name: str = ""
+    name: str = setting("", "schedule of the LR")
 
     def check(self, settings: "Settings") -> None:
         """Raise ConfigError for settings that are right one by one but not together."""
@@ -53,8 +56,10 @@ class ScheduleSettings:
 class FindsLRSettings(ScheduleSettings):
     """A schedule that looks for the LR itself, and so refuses one."""
 
-    min_lr: float = limited(1e-5, above=0)  # LR at step 0
-    max_lr: float = limited(1.0, above=0)  # LR that the sweep would reach at its last step
+    min_lr: float = setting(
+        1e-5, "LR of the first step; after a probe the least it can be", above=0
+    )
+    max_lr: float = setting(1.0, "highest LR; a short adaptive sweep may end below it", above=0)
 
     def check(self, settings: "Settings") -> None:
         if settings.optimizer.lr is not None:
@@ -71,28 +76,63 @@ class FindsLRSettings(ScheduleSettings):
 
 @dataclass(frozen=True)
 class AutoWUSettings(FindsLRSettings):
-    """The keywords of `autowu.AutoWU`, where each is explained, with the same defaults; `probe`."""
+    """Finds the peak LR and the length of the warmup as it trains; `help(AutoWU)` says more.
+
+    The keywords of `autowu.AutoWU`, with the same defaults, and `probe`.
+    """
 
     name: Literal["autowu"] = "autowu"
-    max_warmup_fraction: float = limited(0.5, above=0, at_most=1)  # of all steps
-    growth: Growth = "exponential"
-    sweep: SweepKind = "adaptive"  # adaptive: with exponential growth alone
-    # Images for the few steps before the run, taken back, that find where an adaptive sweep begins:
-    # the first of the run, at most a whole batch; 0: it begins at min_lr.
-    probe: int = limited(32, at_least=0)
-    decay: Decay = "cosine"
-    # Of all steps; of constant_cosine and the two wsd only.
-    cooldown_fraction: float = limited(0.2, above=0, at_most=1)
-    patience: int = limited(3, at_least=1)  # positive tests in a row that end the warmup
-    confidence: float = limited(0.95, above=0, below=1)  # a probability
-    num_tests: int = limited(5, at_least=1)  # random subsets of the losses that vote in one test
-    test_interval: int | str = limited("auto", at_least=1)  # "auto", "epoch", or optimizer steps
-    fit: Fit = "mle"
-    at_cap: AtCap = "minimum"
-    num_fit_samples: int = limited(100, at_least=5)  # losses, at most, that a fit looks at
-    num_posterior_samples: int = limited(500, at_least=5)  # losses, at most, that a vote looks at
-    grid_size: int = limited(500, at_least=2)  # points at which the fitted curve is looked at
-    seed: int = limited(0, at_least=0)  # of the random subsets
+    max_warmup_fraction: float = setting(
+        0.5, "longest warmup, as a fraction of all steps", above=0, at_most=1
+    )
+    growth: Growth = setting("exponential", "of the LR in the sweep")
+    sweep: SweepKind = setting(
+        "adaptive",
+        "adaptive: fast until the loss begins to fall, then slow, but as fixed with growth=linear;"
+        " fixed: evenly from min_lr to max_lr, as published",
+    )
+    probe: int = setting(
+        32,
+        "images for the few steps before the run, taken back, that find where an adaptive sweep"
+        " begins: the first of the run, at most a whole batch; 0: it begins at min_lr",
+        at_least=0,
+    )
+    decay: Decay = setting("cosine", "of the LR after the warmup")
+    cooldown_fraction: float = setting(
+        0.2,
+        "how long the LR falls, as a fraction of all steps; with decay=constant_cosine, wsd_linear"
+        " and wsd_one_minus_sqrt alone",
+        above=0,
+        at_most=1,
+    )
+    patience: int = setting(3, "positive tests in a row that end the warmup", at_least=1)
+    confidence: float = setting(
+        0.95,
+        "probability that the loss has stopped falling, above which a test is positive",
+        above=0,
+        below=1,
+    )
+    num_tests: int = setting(5, "random subsets of the losses that vote in one test", at_least=1)
+    test_interval: int | str = setting(
+        "auto",
+        "auto: so often that the LR grows by at most 1.2x between two tests, if possible at ends of"
+        " epochs; epoch: at each of them; or optimizer steps",
+        at_least=1,
+    )
+    fit: Fit = setting(
+        "mle",
+        "of the Gaussian process; mle: maximum likelihood, the same for losses of any scale; adam:"
+        " 100 steps of Adam, as published",
+    )
+    at_cap: AtCap = setting(
+        "minimum",
+        "where the decay starts when the longest warmup found nothing; minimum: from the LR at the"
+        " lowest smoothed loss; current: from the LR reached, as published",
+    )
+    num_fit_samples: int = setting(100, "losses, at most, that a fit looks at", at_least=5)
+    num_posterior_samples: int = setting(500, "losses, at most, that a vote looks at", at_least=5)
+    grid_size: int = setting(500, "points at which the fitted curve is looked at", at_least=2)
+    seed: int = setting(0, "of the random subsets", at_least=0)
 
     @property
     def begins_with_probe(self) -> bool:
@@ -125,10 +165,14 @@ class AutoWUSettings(FindsLRSettings):
 class PeakSettings(ScheduleSettings):
     """What every schedule has whose peak is `optimizer.lr`."""
 
-    update: Literal["step", "epoch"] = "step"  # when the LR changes
-    scale_lr: ScaleLR = "none"  # with batch_size / base_batch_size
-    # Images per optimizer step that optimizer.lr is meant for.
-    base_batch_size: int = limited(256, at_least=1)
+    update: Literal["step", "epoch"] = setting("step", "when the LR changes")
+    scale_lr: ScaleLR = setting(
+        "none",
+        "scale the LR with data.batch_size / base_batch_size; linear: by it; sqrt: by its root",
+    )
+    base_batch_size: int = setting(
+        256, "images per optimizer step that optimizer.lr is meant for", at_least=1
+    )
 
     def check_values(self, epochs: int) -> None:
         ignored = self.base_batch_size != PeakSettings.base_batch_size
@@ -144,10 +188,16 @@ class PeakSettings(ScheduleSettings):
 class WarmupSettings(PeakSettings):
     """What every schedule has that may begin with a warmup; it ends where the curve is by then."""
 
-    warmup_epochs: float | None = limited(0.0, at_least=0)  # null: min(5, 10 % of epochs)
-    warmup: Warmup = "linear"
-    # First LR over that at the end of the warmup; null: 1 / (its steps + 1), exponential 0.01.
-    warmup_start_ratio: float | None = limited(None, at_least=0, at_most=1)
+    warmup_epochs: float | None = setting(
+        0.0, "length of the warmup in epochs; null: min(5, 10 % of epochs)", at_least=0
+    )
+    warmup: Warmup = setting("linear", "shape of the warmup")
+    warmup_start_ratio: float | None = setting(
+        None,
+        "first LR over that at the end of the warmup; null: 1 / (its steps + 1), exponential 0.01",
+        at_least=0,
+        at_most=1,
+    )
 
     def warmup_length(self, epochs: int) -> float:
         """Epochs of warmup, whole ones where the LR changes every epoch."""
@@ -175,7 +225,7 @@ class WarmupSettings(PeakSettings):
 class FallsToEndSettings(WarmupSettings):
     """A curve that spans what is left after the warmup, and goes to an end."""
 
-    end_lr_ratio: float = limited(0.0, at_least=0, at_most=1)  # LR at the end over the peak LR
+    end_lr_ratio: float = setting(0.0, "LR at the end over the peak LR", at_least=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -183,16 +233,20 @@ class WarmupCosineSettings(FallsToEndSettings):
     """The paper's baseline: a linear warmup to the peak LR, then a cosine."""
 
     name: Literal["warmup_cosine"] = "warmup_cosine"
-    warmup_epochs: float | None = limited(None, at_least=0)  # null: min(5, 10 % of epochs)
+    warmup_epochs: float | None = setting(None, at_least=0)
 
 
 @dataclass(frozen=True)
 class CosineSettings(FallsToEndSettings):
+    """Half a cosine wave."""
+
     name: Literal["cosine"] = "cosine"
 
 
 @dataclass(frozen=True)
 class ConstantSettings(WarmupSettings):
+    """The peak LR to the end."""
+
     name: Literal["constant"] = "constant"
 
 
@@ -201,11 +255,15 @@ class MultistepSettings(WarmupSettings):
     """Drops at milestones, which are counted from the start of the run, warmup included."""
 
     name: Literal["multistep"] = "multistep"
-    # Epochs, ascending; none: half and three quarters of the run.
-    milestones: tuple[float, ...] = limited((), above=0)
-    gamma: float = limited(0.1, at_least=0, at_most=10)  # factor of a drop
-    # LR after each milestone over the peak LR, in place of gamma; none: gamma decides.
-    factors: tuple[float, ...] = limited((), at_least=0)
+    milestones: tuple[float, ...] = setting(
+        (), "epochs, ascending; none: half and three quarters of the run", above=0
+    )
+    gamma: float = setting(0.1, _OF_A_DROP, at_least=0, at_most=10)
+    factors: tuple[float, ...] = setting(
+        (),
+        "LR after each milestone over the peak LR, in place of gamma; none: gamma decides",
+        at_least=0,
+    )
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -231,8 +289,10 @@ class StepSettings(WarmupSettings):
     """Drops by one factor after equal times, counted from the start of the run."""
 
     name: Literal["step"] = "step"
-    step_epochs: float | None = limited(None, above=0)  # null: a third of the run
-    gamma: float = limited(0.1, at_least=0, at_most=10)  # factor of a drop
+    step_epochs: float | None = setting(
+        None, "epochs between two drops; null: a third of the run", above=0
+    )
+    gamma: float = setting(0.1, _OF_A_DROP, at_least=0, at_most=10)
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -250,9 +310,12 @@ class ExponentialSettings(WarmupSettings):
     """The same factor every step, over what is left after the warmup."""
 
     name: Literal["exponential"] = "exponential"
-    # Factor of an epoch; null: end_lr_ratio decides.
-    gamma: float | None = limited(None, above=0, at_most=10)
-    end_lr_ratio: float | None = limited(None, above=0)  # over the peak LR; both null: 0.001
+    gamma: float | None = setting(
+        None, "factor of an epoch; null: end_lr_ratio decides", above=0, at_most=10
+    )
+    end_lr_ratio: float | None = setting(
+        None, "LR at the end over the peak LR; null: gamma decides; both null: 0.001", above=0
+    )
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -262,32 +325,41 @@ class ExponentialSettings(WarmupSettings):
 
 @dataclass(frozen=True)
 class LinearSettings(FallsToEndSettings):
+    """By the same amount every step."""
+
     name: Literal["linear"] = "linear"
 
 
 @dataclass(frozen=True)
 class PolynomialSettings(FallsToEndSettings):
+    """By a power of what is left of the run."""
+
     name: Literal["polynomial"] = "polynomial"
-    power: float = limited(2.0, above=0)  # 1: linear; 2: the large-batch recipe of LARS
+    power: float = setting(2.0, "1: linear; 2: the large-batch recipe of LARS", above=0)
 
 
 @dataclass(frozen=True)
 class InverseSqrtSettings(WarmupSettings):
+    """With the square root of the time, as for the Transformer (arXiv:1706.03762)."""
+
     name: Literal["inverse_sqrt"] = "inverse_sqrt"
-    # Epochs after which the LR has fallen by sqrt(2). null: the length of the warmup, as for the
-    # Transformer; without one a hundredth of the run.
-    timescale_epochs: float | None = limited(None, above=0)
+    timescale_epochs: float | None = setting(
+        None,
+        "epochs after which the LR has fallen by sqrt(2); null: the length of the warmup, without"
+        " one a hundredth of the run",
+        above=0,
+    )
 
 
 @dataclass(frozen=True)
 class OneCycleShape(ScheduleSettings):
     """The keywords of PyTorch's OneCycleLR that say how it rises and falls."""
 
-    div_factor: float = limited(25.0, above=0)  # peak over the first LR
-    final_div_factor: float = limited(1e4, above=0)  # first over the last LR
-    pct_start: float = limited(0.3, at_least=0, at_most=1)  # fraction of the run that rises
-    anneal: Anneal = "cos"
-    three_phase: bool = False  # fall to the first LR in as many steps as the rise, then on
+    div_factor: float = setting(25.0, "peak over the first LR", above=0)
+    final_div_factor: float = setting(1e4, "first over the last LR", above=0)
+    pct_start: float = setting(0.3, "fraction of the cycle that rises", at_least=0, at_most=1)
+    anneal: Anneal = setting("cos", "shape of rise and fall; cos: half a cosine wave")
+    three_phase: bool = setting(False, "fall to the first LR in as many steps as the rise, then on")
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -302,19 +374,29 @@ class OneCycleShape(ScheduleSettings):
 
 @dataclass(frozen=True)
 class OneCycleSettings(OneCycleShape, WarmupSettings):
-    """The keywords of PyTorch's OneCycleLR; the peak is `optimizer.lr`."""
+    """Up to the peak and down, far below the start: PyTorch's OneCycleLR and its keywords."""
 
     name: Literal["onecycle"] = "onecycle"
 
 
 @dataclass(frozen=True)
 class CosineRestartsSettings(FallsToEndSettings):
+    """Cosine waves one after the other (SGDR, arXiv:1608.03983)."""
+
     name: Literal["cosine_restarts"] = "cosine_restarts"
-    cycle_epochs: float | None = limited(None, above=0)  # of the first cycle
-    num_cycles: int | None = limited(None, at_least=1)  # both null: 3
-    # Length of a cycle over that of the one before.
-    cycle_mult: float = limited(1.0, at_least=1, at_most=1e6)
-    wave: Wave = "half"  # full: comes up again without a jump
+    end_lr_ratio: float = setting(
+        0.0, "lowest LR of each cycle over the peak LR", at_least=0, at_most=1
+    )
+    cycle_epochs: float | None = setting(
+        None, "length of the first cycle in epochs; null: num_cycles decides", above=0
+    )
+    num_cycles: int | None = setting(
+        None, "cycles of the run; null: cycle_epochs decides; both null: 3", at_least=1
+    )
+    cycle_mult: float = setting(
+        1.0, "length of a cycle over that of the one before", at_least=1, at_most=1e6
+    )
+    wave: Wave = setting("half", "of each cycle; full: comes up again without a jump")
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -334,11 +416,14 @@ class PlateauSettings(WarmupSettings):
     """
 
     name: Literal["plateau"] = "plateau"
-    factor: float = limited(0.1, at_least=0, below=1)  # of a drop
-    patience: int = limited(10, at_least=0)  # epochs without an improvement that change nothing
-    threshold: float = limited(1e-4, at_least=0, below=1)  # of the best loss, to be an improvement
-    cooldown: int = limited(0, at_least=0)  # epochs after a drop that are not counted
-    min_lr: float = limited(0.0, at_least=0)  # that no drop goes below
+    update: Literal["step", "epoch"] = setting("step", "when the LR of its warmup changes")
+    factor: float = setting(0.1, _OF_A_DROP, at_least=0, below=1)
+    patience: int = setting(10, "epochs without an improvement that change nothing", at_least=0)
+    threshold: float = setting(
+        1e-4, "fraction of the best loss that an improvement exceeds", at_least=0, below=1
+    )
+    cooldown: int = setting(0, "epochs after a drop that are not counted", at_least=0)
+    min_lr: float = setting(0.0, "LR that no drop goes below", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -346,8 +431,11 @@ class CompositeSettings(PeakSettings):
     """Curves one after the other; `autowu.trainer.composite` says what an entry may hold."""
 
     name: Literal["composite"] = "composite"
-    # {name, length, interval: rescaled or fixed, start, end, keywords of the curve}
-    curves: list[Any] = field(default_factory=list)
+    curves: list[Any] = setting(
+        [],
+        "{name, length, interval: rescaled or fixed, start, end, keywords of the curve} of each;"
+        " lengths are fractions of the run, start and end of the peak LR",
+    )
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -359,9 +447,11 @@ class WSDSettings(FallsToEndSettings):
     """Warmup, stable, decay."""
 
     name: Literal["wsd"] = "wsd"
-    warmup_epochs: float | None = limited(None, at_least=0)  # null: min(5, 10 % of epochs)
-    cooldown_fraction: float = limited(0.2, above=0, at_most=1)  # of the run
-    shape: Literal["linear", "one_minus_sqrt"] = "one_minus_sqrt"  # of the cooldown
+    warmup_epochs: float | None = setting(None, at_least=0)
+    cooldown_fraction: float = setting(
+        0.2, "length of the decay, as a fraction of the run", above=0, at_most=1
+    )
+    shape: Literal["linear", "one_minus_sqrt"] = setting("one_minus_sqrt", "of the decay")
 
     def check_values(self, epochs: int) -> None:
         super().check_values(epochs)
@@ -376,20 +466,24 @@ class WSDSettings(FallsToEndSettings):
 
 @dataclass(frozen=True)
 class RangeTestSettings(FindsLRSettings):
-    """A short sweep that trains nothing and suggests an LR (Smith 2017, arXiv:1506.01186)."""
+    """What both range tests have."""
 
-    min_lr: float = limited(1e-7, above=0)  # LR of the first step
-    max_lr: float = limited(10.0, above=0)  # LR of the last step
-    # Optimizer steps. Ours: the smoothed loss trails by some ten of them, so of the 100 that are
-    # common practice the suggestion comes half a decade late.
-    num_steps: int = limited(300, at_least=5)
-    growth: Growth = "exponential"
-    stop_factor: float = limited(4.0, above=1)  # loss over the lowest one, at which it is over
-    smoothing: float = limited(0.9, at_least=0, below=1)  # weight of the past in the loss
+    min_lr: float = setting(1e-7, "LR of the first step", above=0)
+    max_lr: float = setting(10.0, "LR of the last step", above=0)
+    # Ours: the smoothed loss trails by some ten steps, so of the 100 that are common practice the
+    # suggestion comes half a decade late.
+    num_steps: int = setting(300, "optimizer steps of the test, at most", at_least=5)
+    growth: Growth = setting("exponential", "of the LR in the test")
+    stop_factor: float = setting(
+        4.0, "smoothed loss over the lowest one, at which the test is over", above=1
+    )
+    smoothing: float = setting(0.9, "weight of the past in the smoothed loss", at_least=0, below=1)
 
 
 @dataclass(frozen=True)
 class LRRangeTestSettings(RangeTestSettings):
+    """A short sweep that trains nothing and suggests an LR (Smith 2017, arXiv:1506.01186)."""
+
     name: Literal["lr_range_test"] = "lr_range_test"
 
 
@@ -398,7 +492,11 @@ class RangeTestOneCycleSettings(OneCycleShape, RangeTestSettings):
     """A range test, then a one-cycle with the LR that it suggests as its peak."""
 
     name: Literal["range_test_onecycle"] = "range_test_onecycle"
-    suggestion: Literal["steepest", "valley"] = "valley"  # which LR becomes the peak
+    suggestion: Literal["steepest", "valley"] = setting(
+        "valley",
+        "LR that becomes the peak; steepest: where the loss falls fastest; valley: within its"
+        " longest fall",
+    )
 
 
 SCHEDULES: dict[str, type[ScheduleSettings]] = {

@@ -19,7 +19,7 @@ from autowu.trainer.named_curves import named_curve, sweep_lr
 from autowu.trainer.phased_curve import LateOneCycle, PhasedCurve, WarmedUp, one_cycle_rise
 from autowu.trainer.plateau import PlateauSchedule
 from autowu.trainer.schedule_settings import SCHEDULES, canonical
-from autowu.trainer.validation import Field, outside_limits, wrong_type
+from autowu.trainer.validation import field_of, outside_limits, wrong_type
 
 __all__ = ["Schedule", "available", "canonical", "create"]
 
@@ -202,7 +202,7 @@ def _read(name: str, settings: dict[str, Any]) -> kinds.ScheduleSettings:
             raise ConfigError(
                 f"schedule.{key}={value}: unknown setting{near}; {name} takes {taken}"
             )
-        field = Field(fields[key].type, None, dict(fields[key].metadata))
+        field = field_of(kind, fields[key])
         if not _admits(field.type, value):
             raise ConfigError(wrong_type(f"schedule.{key}", value, field))
         values[key] = tuple(value) if get_origin(field.type) is tuple else value

@@ -27,6 +27,12 @@ class Field(NamedTuple):
     type: Any
     default: Any
     limits: dict[str, float]  # at_least, above, at_most, below
+    meaning: str  # with the unit; nothing for what was made of an optimizer's class
+
+
+def usual_variants() -> dict[str, type]:
+    """The dataclasses of the sections that have variants, where no name is given."""
+    return {section: type(getattr(Settings(), section)) for section in VARIANTS}
 
 
 def settings_fields(chosen: dict[str, type]) -> dict[str, Field]:
@@ -34,18 +40,28 @@ def settings_fields(chosen: dict[str, type]) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for section in dataclasses.fields(Settings):
         if section.name not in SECTIONS:
-            fields[section.name] = _field_of(section)
+            fields[section.name] = field_of(Settings, section)
             continue
         kind: Any = chosen.get(section.name, section.type)
         for entry in dataclasses.fields(kind):
-            fields[f"{section.name}.{entry.name}"] = _field_of(entry)
+            fields[f"{section.name}.{entry.name}"] = field_of(kind, entry)
     return fields
 
 
-def _field_of(entry: dataclasses.Field[Any]) -> Field:
+def field_of(kind: type, entry: dataclasses.Field[Any]) -> Field:
+    """What is known of a setting of a dataclass."""
     factory = entry.default_factory
     default = entry.default if factory is dataclasses.MISSING else factory()
-    return Field(entry.type, default, dict(entry.metadata))
+    return Field(entry.type, default, entry.metadata.get("limits", {}), _meaning(kind, entry.name))
+
+
+def _meaning(kind: type, name: str) -> str:
+    """What `--help` says of a setting: the class itself, or the one whose default it replaces."""
+    for each in kind.__mro__:
+        entry = getattr(each, "__dataclass_fields__", {}).get(name)
+        if entry is not None and "help" in entry.metadata:
+            return entry.metadata["help"]
+    return ""
 
 
 def unknown_name(section: str, name: Any) -> str:
