@@ -25,6 +25,7 @@ OF_DONE_ROWS = (
     "divergence",
     "finetuning",
     "loss_scale",
+    "memorisation",
     "optimizers",
     "overhead",
     "overshoot",

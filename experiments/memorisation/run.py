@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autowu.probe import NUM_SAMPLES
 from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU, warmup_cosine
 from experiments.training.peak_figure import Panel, draw
 from experiments.training.summary import mean_text
-from experiments.training.trial import train
+from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
 TASK, BATCH_SIZE, EPOCHS = "cifar10_wide", 128, 20  # 900 steps
@@ -29,8 +30,13 @@ SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03)
 WARMUP = 0.1  # of the epochs
 PEAKS = {f"warmup-cosine, LR {lr:g}": lr for lr in PEAK_LRS}
-OURS = "AutoWU"
-METHODS = (OURS, *PEAKS)
+OURS = {
+    "AutoWU": AUTOWU["autowu_cosine"],
+    "AutoWU, min_lr 0.001": Recipe(
+        schedule_settings={"min_lr": 0.001}, num_probe_images=NUM_SAMPLES
+    ),
+}
+METHODS = (*OURS, *PEAKS)
 Row = dict[str, str]
 
 
@@ -57,8 +63,8 @@ class MemorisationCell:
         from experiments.training import tasks
 
         task = dataclasses.replace(tasks.named(TASK, self.data_root), augment=self.augment)
-        if self.method == OURS:
-            recipe = AUTOWU["autowu_cosine"]
+        if self.method in OURS:
+            recipe = OURS[self.method]
         else:
             recipe = warmup_cosine(PEAKS[self.method], WARMUP, EPOCHS)
         outcome = train(task, recipe, batch_size=BATCH_SIZE, epochs=EPOCHS, seed=self.seed)
@@ -93,21 +99,19 @@ def table(rows: list[Row]) -> str:
     lines = []
     for augment, title in AUGMENTATIONS.items():
         for method in METHODS:
-            accuracy, at_half, at_end = (
-                column(rows, augment, method, name)
-                for name in ("test_accuracy", "loss_at_half", "train_loss")
-            )
-            line = [title, method, *("-" for _ in range(3))]
-            if method == OURS:
-                lrs = column(rows, augment, OURS, "start_lr").values()
+            accuracy = column(rows, augment, method, "test_accuracy")
+            at_half = column(rows, augment, method, "loss_at_half")
+            at_end = column(rows, augment, method, "train_loss")
+            line = [title, method, mean_text(list(accuracy.values()), 1)]
+            line += [mean_text(list(losses.values()), 3) for losses in (at_half, at_end)]
+            if method in OURS:
+                found = column(rows, augment, method, "start_lr").values()
                 test = compare(accuracy, best_peak(rows, augment), decimals=3)
-                found = " ".join(f"{lr:.2g}" for lr in lrs)
-                line[2:] = [found, test["difference"], test["p_value"]]
-            texts = (
-                mean_text(list(accuracy.values()), 1),
-                *(mean_text(list(losses.values()), 3) for losses in (at_half, at_end)),
-            )
-            lines.append([*line[:2], *texts, *line[2:]])
+                line += [" ".join(f"{lr:.2g}" for lr in found)]
+                line += [test["difference"], test["p_value"]]
+            else:
+                line += ["-", "-", "-"]
+            lines.append(line)
     header = (
         *("images", "method", "test accuracy %", "training loss before half of the run"),
         *("in its last tenth", "LRs found", "minus the best peak", "its p, paired t-test"),
@@ -119,18 +123,21 @@ def report(rows: list[Row]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     panels = []
     for augment, title in AUGMENTATIONS.items():
-        accuracy = column(rows, augment, OURS, "test_accuracy")
-        lrs = column(rows, augment, OURS, "start_lr")
-        panels.append(
-            Panel(
-                title,
-                {
-                    lr: list(column(rows, augment, method, "test_accuracy").values())
-                    for method, lr in PEAKS.items()
-                },
-                {OURS: [(lrs[seed], accuracy[seed]) for seed in accuracy]},
+        peaks = {
+            lr: list(column(rows, augment, method, "test_accuracy").values())
+            for method, lr in PEAKS.items()
+        }
+        found = {
+            method: list(
+                zip(
+                    column(rows, augment, method, "start_lr").values(),
+                    column(rows, augment, method, "test_accuracy").values(),
+                    strict=True,
+                )
             )
-        )
+            for method in OURS
+        }
+        panels.append(Panel(title, peaks, found))
     save_figure(draw(panels, num_columns=2), FOLDER / "memorisation.png", dpi=110)
 
 
