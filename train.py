@@ -27,7 +27,7 @@ from autowu.trainer.errors import (
 )
 from autowu.trainer.settings import Settings
 from autowu.trainer.signals import StopSignals
-from autowu.trainer.stdout import say
+from autowu.trainer.stdout import say, unfailing_outputs
 
 if TYPE_CHECKING:
     from autowu.trainer.data import ImageData
@@ -129,6 +129,7 @@ def build(settings: Settings, ranks: "Ranks") -> "tuple[ImageData, RunState, Opt
     return images, state, take_step
 
 
+@unfailing_outputs()
 def main(arguments: Sequence[str]) -> int:
     """Run, and turn every way to end into an exit code; what went wrong is one line."""
     is_main = os.environ.get("RANK", "0") == "0"

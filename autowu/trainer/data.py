@@ -30,6 +30,7 @@ from autowu.trainer.data_sets import DataSet, Split
 from autowu.trainer.distributed import Ranks
 from autowu.trainer.errors import ConfigError, DataError, some
 from autowu.trainer.images import EncodedImages, Images, MemoryImages, normalise
+from autowu.trainer.signals import HANGUP
 from autowu.trainer.stdout import say
 
 Batch = tuple[Tensor, Tensor]  # images (batch, channels, height, width) float32, labels (batch,)
@@ -286,9 +287,9 @@ def _closing() -> Any:
 
 
 def _outlive_signals(closing: Any, worker: int) -> None:
-    """Ctrl-C and Slurm's SIGTERM reach loader processes too; the rank saves first, and ends them.
+    """Ctrl-C, Slurm's SIGTERM and a terminal's SIGHUP reach loader processes too.
 
-    It ends them by SIGTERM as well, but once `closing` is set.
+    The rank saves first, and ends them; by SIGTERM as well, but once `closing` is set.
     """
 
     def on_terminate(number: int, frame: object) -> None:
@@ -296,6 +297,8 @@ def _outlive_signals(closing: Any, worker: int) -> None:
             os._exit(0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if HANGUP is not None:
+        signal.signal(HANGUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_terminate)
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps instead of in the middle of one."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, not in the middle of one."""
 
 import os
 import signal
@@ -9,7 +9,10 @@ from typing import Any
 
 STDERR = 2  # the file; Python's own writer is not to be called in a handler
 
-# One wish to stop can arrive twice: from Slurm and from torchrun, which passes it on.
+HANGUP: int | None = getattr(signal, "SIGHUP", None)  # of a terminal; None on systems without it
+
+# One wish to stop can arrive twice: from Slurm and from torchrun, which passes it on; or, when a
+# terminal is closed, from the shell and from the kernel.
 SAME_WISH_SECONDS = 3.0
 ASK_SECONDS = 5.0  # torchrun ends its ranks 30 seconds after it has told them to stop
 
@@ -35,7 +38,10 @@ class Pace:
 
 
 class StopSignals:
-    """Remembers the first SIGINT or SIGTERM until the next step; a later one acts at once."""
+    """Remembers the first SIGINT, SIGTERM or SIGHUP until the next step; a later one acts at once.
+
+    A SIGHUP that is ignored already stays so: under nohup a run goes on without its terminal.
+    """
 
     def __init__(self) -> None:
         self._received_at = 0.0
@@ -43,7 +49,10 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
+        if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN:
+            numbers.append(HANGUP)
+        for number in numbers:
             self._previous[number] = signal.signal(number, self._remember)
         return self
 

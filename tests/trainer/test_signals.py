@@ -1,7 +1,8 @@
-"""What whoever presses Ctrl-C is told, and when."""
+"""Which signals end a run, and what whoever presses Ctrl-C is told, and when."""
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,3 +32,36 @@ def test_ctrl_c_on_a_terminal_is_answered_at_once(
     assert stop.received == number
     assert [file for file, _ in written] == [2] * is_told
     assert all(b"stopping after this step; Ctrl-C once more" in text for _, text in written)
+
+
+def nothing(number: int, frame: object) -> None:
+    """Stands for the end of the process, which would end the tests."""
+
+
+@pytest.fixture
+def hangup(request: pytest.FixtureRequest) -> Iterator[object]:
+    """What a process was started to do at a SIGHUP."""
+    before = signal.signal(signal.SIGHUP, request.param)
+    yield request.param
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("hangup", "received"), [(nothing, signal.SIGHUP), (signal.SIG_IGN, None)], indirect=["hangup"]
+)
+def test_a_hangup_is_a_wish_to_stop_unless_it_is_ignored(
+    hangup: object, received: int | None
+) -> None:
+    with StopSignals() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)  # of the shell and of the kernel
+    assert stop.received == received
+    assert signal.getsignal(signal.SIGHUP) == hangup
+
+
+@pytest.mark.parametrize("hangup", [nothing], indirect=True)
+def test_a_system_may_have_no_hangup(hangup: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autowu.trainer.signals.HANGUP", None)
+    with StopSignals():
+        assert signal.getsignal(signal.SIGHUP) == hangup
+        assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
