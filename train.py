@@ -53,7 +53,7 @@ def train(settings: Settings, stop: StopSignals) -> None:
     with Ranks(settings.device, settings.deterministic) as ranks, ExitStack() as held:
         ranks.agree_on(common_to_ranks(settings))
         found = ranks.on_main(lambda: find_run(settings, held))
-        if found.summary:
+        if found.summary is not None:
             if ranks.is_main:
                 say(f"{found.run.path} is finished (resume=never trains it again)")
                 show_result(found.summary, found.run)

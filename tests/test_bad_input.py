@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from autowu.trainer.config import build_settings
 from tests.fake_data import write_cifar10, write_image_folders
 from tests.test_train import load, main, without_seconds
 
+SHORT = ["data.batch_size=256", "epochs=2", "schedule.probe=0"]  # 10 optimizer steps
 TINY = ["data.batch_size=8", "epochs=1", "model.name=test_vit"]
 
 
@@ -229,6 +232,127 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_and_left_alone(
     assert error.count("\n") == 1
     assert f"{tmp_path / 'run' / 'last.pt'}: {said}" in error
     assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped in its second epoch."""
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_before(7, patch)
+        assert main([*SHORT, f"output_dir={folder.parent}", "name=stopped"]) == 143
+    return folder
+
+
+def changed(*keys: str | int, value: Any) -> Callable[[Path], None]:
+    """What puts another value into a checkpoint."""
+
+    def change(path: Path) -> None:
+        state = part = load(path)
+        for key in keys[:-1]:
+            part = part[key]
+        part[keys[-1]] = value
+        torch.save(state, path)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (changed("progress", value={}), "progress without epoch, epoch_losses, step"),
+        (changed("progress", "step", value="7"), "progress.step is '7'"),
+        (changed("progress", "step", value=-1), "progress to epoch 1, step -1"),
+        (changed("progress", "epoch_losses", value=["high"]), "epoch_losses are not numbers"),
+        (changed("progress", "commits", value=None), "progress.commits is None"),
+        (changed("optimizer", "state", value="x"), "has no attribute 'items'"),
+        (changed("ranks", value=[1]), "not subscriptable"),
+    ],
+)
+def test_a_checkpoint_whose_parts_are_damaged_is_refused_and_nothing_is_touched(
+    change: Callable[[Path], None],
+    said: str,
+    stopped: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    change(folder / "last.pt")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    capsys.readouterr()
+    assert main([*SHORT, f"output_dir={tmp_path}", "name=run"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{folder / 'last.pt'}: " in error and said in error
+    assert "put a good one in its place, or start afresh with resume=never" in error
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_what_no_checkpoint_counts_on_may_be_damaged(stopped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    (folder / "config.yaml").write_text("")
+    for name in ("steps.csv", "metrics.jsonl"):
+        with open(folder / name, "a") as file:
+            file.write('{"half of a line')
+    assert main([*SHORT, f"output_dir={tmp_path}", "name=run"]) == 0
+    assert build_settings([folder / "config.yaml"], []).epochs == 2
+    steps = (folder / "steps.csv").read_text().splitlines()[1:]
+    assert [int(line.split(",")[0]) for line in steps] == list(range(10))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[]", "not the summary of a run"),
+        ("{}", "not the summary of a run, it has no key 'schedule'"),
+        ('"fine"', "not the summary of a run"),
+        ('{"schedule": "autowu"}', "not the summary of a run, it has no key"),
+        ('{"test_accuracy": 9', "not valid JSON"),
+        ("", "not valid JSON"),
+        ("\xff", "not valid JSON"),
+    ],
+)
+def test_a_damaged_summary_is_named_and_can_be_made_anew(
+    content: str, said: str, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(stopped, tmp_path / "run")
+    summary = tmp_path / "run" / "summary.json"
+    summary.write_text(content, encoding="latin-1")
+    settings = [*SHORT, f"output_dir={tmp_path}", "name=run"]
+    capsys.readouterr()
+    assert main(settings) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{summary}: {said}" in error
+    assert error.endswith("; remove it, and the same command makes it anew\n")
+    assert summary.read_text(encoding="latin-1") == content
+    summary.unlink()
+    assert main(settings) == 0
+    before = json.loads(summary.read_text())
+    summary.unlink()
+    assert main(settings) == 0
+    assert json.loads(summary.read_text()) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [("config.yaml", "is empty, must hold"), ("summary.json", "not valid JSON; remove it")],
+)
+def test_a_damaged_file_of_a_range_test_is_named(
+    file: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["schedule.name=lr_range_test", "schedule.num_steps=5", "data.batch_size=64"]
+    settings += [f"output_dir={tmp_path}", "name=run"]
+    assert main(settings) == 0
+    (tmp_path / "run" / file).write_text("")
+    capsys.readouterr()
+    assert main(settings) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"{tmp_path / 'run' / file}: {said}" in error
+    (tmp_path / "run" / file).unlink()
+    assert main([*settings, "resume=never"]) == 0
 
 
 @pytest.mark.filterwarnings("ignore:the last .* training losses")

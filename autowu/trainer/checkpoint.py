@@ -14,7 +14,7 @@ import torch
 from autowu.settings import is_adaptive
 from autowu.trainer.config_files import FREE_TO_CHANGE, flatten
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError, TrainingDiverged, WriteError, shown
+from autowu.trainer.errors import WAY_OUT, CheckpointError, TrainingDiverged, WriteError, shown
 from autowu.trainer.files import atomic_file
 from autowu.trainer.guard import is_finite
 from autowu.trainer.progress import Progress
@@ -22,7 +22,8 @@ from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedule_settings import AutoWUSettings
 
-KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard", "ranks")
+# The dicts in it; beside them `ranks`, a list with an entry for each of them.
+KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard")
 EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a setting
 
 
@@ -150,15 +151,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     # A damaged file can fail in the zip reader, the unpickler or anywhere in between.
     except Exception as error:
         reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{path}: not a readable checkpoint ({reason}); put a good one in its place, or start"
-            " afresh with resume=never"
-        ) from None
+        raise CheckpointError(f"{path}: not a readable checkpoint ({reason}); {WAY_OUT}") from None
     found = state if isinstance(state, dict) else {}
-    missing = [key for key in KEYS if not isinstance(found.get(key), dict | list)]
+    missing = [key for key in KEYS if not isinstance(found.get(key), dict)]
+    if not (isinstance(found.get("ranks"), list) and found["ranks"]):
+        missing.append("ranks")
     if missing:
         raise CheckpointError(
-            f"{path}: not a checkpoint that a run can continue from (no {', '.join(missing)} in it)"
+            f"{path}: not a checkpoint that a run can continue from (no {', '.join(missing)} in"
+            f" it); {WAY_OUT}"
         )
     return state
 

@@ -50,9 +50,12 @@ def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
         raise ConfigError(f"base: the file extends itself{source}")
     try:
         # OmegaConf takes a text for a key, and what is a number for an OSError.
-        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = file.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None and not isinstance(root, yaml.MappingNode):
             raise ConfigError(f"--config={file}: must hold `key: value` lines")
+        if not text.strip():  # as a disk that was full leaves it
+            raise ConfigError(f"--config={file}: is empty, must hold `key: value` lines")
         # OmegaConf's own loader: 1e-5 is a number in it, and a key that stands twice an error.
         tree = OmegaConf.load(file)
     except OSError as error:

@@ -5,6 +5,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+# What to do about a file of a run that cannot be used.
+WAY_OUT = "put a good one in its place, or start afresh with resume=never"
+
 
 class RunError(Exception):
     """A run that cannot start or cannot go on; the message is one line."""

@@ -32,6 +32,24 @@ class Progress:
     train_seconds: float = 0.0  # spent on optimizer steps, over all sessions
     seconds: float = 0.0  # the evaluations included
 
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Progress":
+        """What `asdict` wrote, of an earlier version, too; ValueError for something else."""
+        progress = cls(**saved)
+        missing = {"epoch", "step", "epoch_losses"} - saved.keys()
+        if missing:
+            raise ValueError(f"progress without {', '.join(sorted(missing))}")
+        for name, default in vars(cls()).items():
+            value = getattr(progress, name)
+            kind = (int, float) if isinstance(default, float) else type(default)
+            if default is not None and not isinstance(value, kind):
+                raise ValueError(f"progress.{name} is {value!r}")
+        if not all(isinstance(loss, float) for loss in progress.epoch_losses):
+            raise ValueError("progress.epoch_losses are not numbers")
+        if min(progress.epoch, progress.step) < 0:
+            raise ValueError(f"progress to epoch {progress.epoch}, step {progress.step}")
+        return progress
+
     @property
     def epoch_step(self) -> int:
         """Steps done of the epoch under way."""

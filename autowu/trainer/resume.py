@@ -10,13 +10,14 @@ from autowu.trainer.checkpoint import check_same_config, forget_later_best, load
 from autowu.trainer.config import build_settings
 from autowu.trainer.config_files import to_dict, to_yaml
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError, ConfigError
+from autowu.trainer.errors import WAY_OUT, CheckpointError, ConfigError
 from autowu.trainer.naming import main_name, run_name
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_lock import lock_folder
 from autowu.trainer.run_state import RunState
 from autowu.trainer.settings import Settings
 from autowu.trainer.stdout import say
+from autowu.trainer.summary import read_result
 
 
 class FoundRun(NamedTuple):
@@ -47,7 +48,7 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
         return FoundRun(run)
     saved = saved or load_checkpoint(checkpoint)
     check_same_config(checkpoint, saved["config"], to_dict(settings))
-    return FoundRun(run, checkpoint, saved, run.read_summary())
+    return FoundRun(run, checkpoint, saved, read_result(run))
 
 
 def _of_this_job(last: Path) -> dict[str, Any] | None:
@@ -103,9 +104,12 @@ def _find_range_test(run: RunDirectory, settings: Settings) -> FoundRun:
             f"{run.path}: already holds a run (choose another name=..., or resume=never to replace"
             " it)"
         )
-    summary = run.read_summary()
+    summary = read_result(run)
     if summary is not None:
-        saved = to_dict(build_settings([run.config], []))
+        try:
+            saved = to_dict(build_settings([run.config], []))
+        except ConfigError as error:
+            raise CheckpointError(f"{error} ({WAY_OUT})") from None
         check_same_config(run.config, saved, to_dict(settings))
     return FoundRun(run, summary=summary)
 

@@ -18,12 +18,12 @@ lock            locked by the process that trains the run; a second one ends wit
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from autowu.trainer.errors import CheckpointError, ConfigError, WriteError
+from autowu.trainer.errors import WAY_OUT, CheckpointError, ConfigError, WriteError
 from autowu.trainer.files import append, atomic_file, copy, remove_unfinished, sync
 
 STEPS_HEADER = "step,lr,loss\n"
@@ -62,7 +62,7 @@ class RunDirectory:
                 )
             if self.origin.exists() and not self.last.exists():
                 raise CheckpointError(
-                    f"{self.path}: was to begin with {self.origin.read_text()}, which was not"
+                    f"{self.path}: was to begin with {self.read_origin()}, which was not"
                     " copied to the end (give it by resume=PATH once more, or resume=never)"
                 )
             return self.last if self.last.exists() else None
@@ -70,7 +70,7 @@ class RunDirectory:
         path = path / "last.pt" if path.is_dir() else path
         if not path.is_file():
             raise CheckpointError(f"resume={resume}: no checkpoint there")
-        is_again = self.origin.exists() and self.origin.read_text() == str(path.resolve())
+        is_again = self.origin.exists() and self.read_origin() == str(path.resolve())
         if is_again and self.last.exists():
             return self.last  # the same command once more, of a job that was queued again
         if self.last.exists() and not self.last.samefile(path):
@@ -78,6 +78,10 @@ class RunDirectory:
                 f"resume={resume}: {self.path} already holds a run (choose another name=...)"
             )
         return path
+
+    def read_origin(self) -> str:
+        """The path that `resumed_from` holds; of a damaged file, one that is none."""
+        return self.origin.read_text(encoding="utf-8", errors="replace")
 
     def last_save(self, event: str) -> str:
         """The end of an error: the last checkpoint is from before `event`, or there is none."""
@@ -105,8 +109,8 @@ class RunDirectory:
         """Take the run up where `checkpoint` left it; the lines written after it are cut off."""
         source = RunDirectory(checkpoint.parent)
         try:
-            metrics = _first_lines(source.metrics, epoch)
-            steps = _first_lines(source.steps, 1 + step)
+            metrics = _first_lines(source.metrics, epoch, _is_epoch)
+            steps = _first_lines(source.steps, 1 + step, _is_step)
             self.path.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.path)
             is_from_elsewhere = not self.last.exists()
@@ -143,15 +147,6 @@ class RunDirectory:
         self.plot.unlink(missing_ok=True)  # drawn while the run was under way
         self._write(self.summary, text + "\n")
 
-    def read_summary(self) -> dict[str, Any] | None:
-        """The summary of a finished run, or None."""
-        try:
-            return json.loads(self.summary.read_text())
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            raise CheckpointError(f"{self.summary}: not valid JSON") from None
-
     def _write(self, path: Path, text: str) -> None:
         with atomic_file(path) as file:
             file.write(text.encode())
@@ -166,14 +161,52 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _first_lines(path: Path, count: int) -> str:
+def _first_lines(path: Path, count: int, is_right: Callable[[int, str], bool]) -> str:
+    """The lines that a checkpoint counts on.
+
+    Args:
+        path: of the file.
+        count: of them.
+        is_right: whether a line, given after its number from 0 on, is what stands there.
+
+    Raises:
+        CheckpointError: they are not all there, or something else is.
+    """
     if count == 0:  # metrics.jsonl is made with its first line
         return ""
-    with open(path, "rb") as file:
-        lines = list(islice(file, count))
-    if len(lines) < count or not all(line.endswith(b"\n") for line in lines):
-        raise CheckpointError(f"{path}: {len(lines)} lines where the checkpoint needs {count}")
     try:
-        return b"".join(lines).decode()
+        with open(path, "rb") as file:
+            lines = [line for line in islice(file, count) if line.endswith(b"\n")]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; {WAY_OUT}") from None
+    if len(lines) < count:
+        raise CheckpointError(
+            f"{path}: {len(lines)} whole lines where the checkpoint needs {count}; {WAY_OUT}"
+        )
+    try:
+        text = b"".join(lines).decode()
     except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path}: damaged, its byte {error.start} is not UTF-8") from None
+        raise CheckpointError(
+            f"{path}: damaged, its byte {error.start} is not UTF-8; {WAY_OUT}"
+        ) from None
+    for number, line in enumerate(text.split("\n")[:-1]):
+        if not is_right(number, line):
+            raise CheckpointError(f"{path}: damaged in line {number + 1}; {WAY_OUT}")
+    return text
+
+
+def _is_epoch(number: int, line: str) -> bool:
+    try:
+        return json.loads(line)["epoch"] == number + 1
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+def _is_step(number: int, line: str) -> bool:
+    if number == 0:
+        return line == STEPS_HEADER.strip()
+    try:
+        step, *lr_and_loss = line.split(",")
+        return int(step) == number - 1 and len([float(each) for each in lr_and_loss]) == 2
+    except ValueError:
+        return False

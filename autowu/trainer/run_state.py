@@ -10,7 +10,7 @@ from torch import nn
 from autowu import AutoWU, Phase
 from autowu.random_state import get_random_state, set_random_state
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import CheckpointError
+from autowu.trainer.errors import WAY_OUT, CheckpointError
 from autowu.trainer.guard import DivergenceGuard
 from autowu.trainer.progress import Progress
 from autowu.trainer.schedules import Schedule
@@ -104,11 +104,12 @@ class RunState:
             self.scaler.load_state_dict(saved["scaler"])
             self.guard.load_state_dict(saved["guard"])
             self.scheduler.load_state_dict(own["scheduler"])  # writes its LR into the optimizer
-            self.progress = Progress(**saved["progress"])
+            self.progress = Progress.from_dict(saved["progress"])
             if same_ranks:
                 set_random_state(own["random_state"], ranks.device)
-        except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(
-                f"{path}: does not fit the network or the optimizer of this version ({reason})"
+                f"{path}: does not fit the network or the optimizer of this version ({reason});"
+                f" {WAY_OUT}"
             ) from error

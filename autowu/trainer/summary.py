@@ -1,5 +1,6 @@
 """The result of a run: what summary.json holds and what is said at the end."""
 
+import json
 import platform
 import subprocess
 from functools import cache
@@ -11,7 +12,7 @@ import torch
 
 from autowu.scheduler import AutoWU
 from autowu.trainer.distributed import Ranks
-from autowu.trainer.errors import WriteError
+from autowu.trainer.errors import CheckpointError, WriteError
 from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.run_state import RunState
 from autowu.trainer.schedules import Schedule
@@ -82,14 +83,38 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
     }
 
 
+def read_result(run: RunDirectory) -> dict[str, Any] | None:
+    """The summary of a finished run; None where there is none.
+
+    Raises:
+        CheckpointError: the file holds something else, which cannot be shown.
+    """
+    try:
+        summary = json.loads(run.summary.read_text(encoding="utf-8"))
+        result_lines(summary, run)
+        return summary
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{run.summary}: cannot be read: {error.strerror}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        reason = "not valid JSON"
+    except KeyError as error:
+        reason = f"not the summary of a run, it has no key {error}"
+    except (TypeError, ValueError, ArithmeticError) as error:
+        reason = f"not the summary of a run ({error})"
+    raise CheckpointError(f"{run.summary}: {reason}; remove it, and the same command makes it anew")
+
+
 def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
     """Draw the plot unless it is there, and print the result.
 
     Raises:
         WriteError: the plot could not be drawn; the result is printed all the same.
     """
+    lines = result_lines(summary, run)
     if summary["schedule"] == "lr_range_test":
-        say(f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}")
+        say(lines)
         return
     mistake = None
     if not run.plot.exists():
@@ -99,14 +124,21 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
             plot_run(run.path)
         except (OSError, ValueError) as error:  # a disk that is full, or a file that is gone
             mistake = f"{run.plot}: cannot be drawn: {getattr(error, 'strerror', None) or error}"
-    say(closing_lines(summary))
+    say(lines)
     if mistake is not None:
         raise WriteError(mistake)
     say(f"plot {run.plot}")
 
 
+def result_lines(summary: dict[str, Any], run: RunDirectory) -> str:
+    """The result in words."""
+    if summary["schedule"] == "lr_range_test":
+        return f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}"
+    return closing_lines(summary)
+
+
 def closing_lines(summary: dict[str, Any]) -> str:
-    """The result in words: the accuracy, and the LR and the epoch that were found."""
+    """The result of a training: the accuracy, and the LR and the epoch that were found."""
     switch_step, num_steps = summary["switch_step"], summary["total_steps"]
     warmup = f"no warmup in {num_steps} steps"
     if switch_step:

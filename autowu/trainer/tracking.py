@@ -1,6 +1,7 @@
 """Who watches a run: Weights & Biases and TensorBoard when they are switched on."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,10 +42,16 @@ class WandbTracker(Tracker):
         id_file = directory / "wandb_id"
         if not id_file.exists():
             id_file.write_text(uuid4().hex[:8])
+        run_id = id_file.read_text(encoding="utf-8", errors="replace").strip()
+        if not re.fullmatch(r"[\w-]+", run_id, re.ASCII):
+            raise ConfigError(
+                f"{id_file}: not the id of a run of Weights & Biases; remove it, and the run begins"
+                " anew there"
+            )
         try:
             self.run = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", "autowu"),
-                id=id_file.read_text().strip(),
+                id=run_id,
                 resume="allow",
                 mode=mode,
                 dir=directory,

@@ -75,7 +75,7 @@ def test_a_foreign_file_is_refused_by_name(content: bytes, tmp_path: Path) -> No
 def test_a_checkpoint_with_a_flipped_bit_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     weights = torch.full((100,), 3.0)
-    state: dict[str, Any] = {key: {} for key in KEYS} | {"model": {"w": weights}}
+    state: dict[str, Any] = {key: {} for key in KEYS} | {"model": {"w": weights}, "ranks": [{}]}
     torch.save(state, path)
     assert load_checkpoint(path)["model"]["w"].tolist() == [3.0] * 100
     content = bytearray(path.read_bytes())
@@ -89,6 +89,21 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"model": {}}, tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match="no config, progress, optimizer"):
         load_checkpoint(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("config", [1]), ("progress", []), ("ranks", {}), ("ranks", [])]
+)
+def test_what_has_another_shape_is_as_good_as_missing(
+    key: str, value: object, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.pt"
+    state: dict[str, Any] = {key: {} for key in KEYS} | {"ranks": [{}]}
+    torch.save(state, path)
+    assert load_checkpoint(path) == state
+    torch.save(state | {key: value}, path)
+    with pytest.raises(CheckpointError, match=rf"\(no {key} in it\); put a good one in its place"):
+        load_checkpoint(path)
 
 
 def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None:

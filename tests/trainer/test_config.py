@@ -114,6 +114,8 @@ def test_a_mistake_is_one_line_that_names_the_key_the_value_and_the_remedy(
         ("optimizer: false", "optimizer=False: a section"),
         ("schedule: 0", "schedule=0: a section"),
         ("data: []", "data=[]: a section"),
+        ("", "is empty, must hold `key: value` lines"),
+        (" \n\n", "is empty, must hold `key: value` lines"),
         ("base: 3", "base=3: must be a path"),
         ("base: 0", "base=0: must be a path"),
         ("base: false", "base=False: must be a path"),
@@ -134,6 +136,7 @@ def test_an_empty_section_says_nothing(tmp_path: Path) -> None:
     file = write(tmp_path / "empty.yaml", "base:\noptimizer:\ndata: {}\n")
     assert build_settings([file], []) == Settings()
     assert build_settings([write(file, "base: []")], []) == Settings()
+    assert build_settings([write(file, "# nothing yet")], []) == Settings()
 
 
 def test_later_sources_win_over_earlier_ones(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from autowu import AutoWU
-from autowu.trainer.errors import WriteError
+from autowu.trainer.errors import ConfigError, WriteError
 from autowu.trainer.progress import Progress
 from autowu.trainer.settings import TrackingSettings
 from autowu.trainer.tracking import Tracker, Trackers, rows, start_tracker
@@ -100,6 +100,14 @@ def test_ranks_that_do_not_speak_watch_nothing(tmp_path: Path) -> None:
     with start_tracker(settings, tmp_path, "run", {}, first_step=0, speaks=False) as tracker:
         tracker.log(METRICS)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"a/b", b"\xff"])
+def test_a_damaged_id_is_named(content: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("wandb")
+    (tmp_path / "wandb_id").write_bytes(content)
+    with pytest.raises(ConfigError, match="wandb_id: not the id of a run"):
+        start_tracker(TrackingSettings(wandb="offline"), tmp_path, "run", {}, first_step=0)
 
 
 class FullDisk(Tracker):
