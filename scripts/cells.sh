@@ -36,13 +36,17 @@ wait_for() {
     return "$status"
 }
 
-# read_cells FUNCTION: set the array `cells` to the lines that FUNCTION prints.
+# read_cells FUNCTION: set the array `cells` to the lines that FUNCTION prints; all configs in them
+# must be there.
 read_cells() {
-    local lines same
+    local lines same config
     lines=$("$1")
     mapfile -t cells <<<"$lines"
     same=$(cut -d ' ' -f 1 <<<"$lines" | sort | uniq -d | head -n 1)
     if [[ -n $same ]]; then die "two cells have the name $same"; fi
+    while read -r config; do
+        if [[ -n $config ]]; then check_config "$config"; fi
+    done < <(cut -d ' ' -s -f 2 <<<"$lines" | sort -u)
 }
 
 # quoted WORD: as it stands in OVERRIDES. printf %q would not do: it may write $'...', which xargs

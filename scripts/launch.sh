@@ -41,17 +41,24 @@ choose_python_and_nproc() {
     is_count "$NPROC" || die "NPROC=$NPROC: must be a number of processes, at least 1"
 }
 
+# check_config FILE: die unless it is there.
+check_config() {
+    if [[ ! -e $1 || -d $1 ]]; then die "$1: no such CONFIG file (seen from $PWD)"; fi
+}
+
 # read_trainer_arguments WORD...: set trainer_arguments to what train.py takes for them.
 read_trainer_arguments() {
-    local word has_config=false
+    local word config has_config=false
     trainer_arguments=()
     for word in "$@"; do
         case $word in
         -*) die "$word: not an argument (a CONFIG file, then key=value)" ;;
-        config=*) trainer_arguments+=(--config "${word#config=}") && has_config=true ;;
-        *=*) trainer_arguments+=("$word") ;;
-        *) trainer_arguments+=(--config "$word") && has_config=true ;;
+        config=*) config=${word#config=} ;;
+        *=*) trainer_arguments+=("$word") && continue ;;
+        *) config=$word ;;
         esac
+        check_config "$config"
+        trainer_arguments+=(--config "$config") && has_config=true
     done
     if ! $has_config; then die "usage: $0 CONFIG [key=value]..."; fi
 }
@@ -63,6 +70,21 @@ become() {
         printf -v line '%q ' "$@"
         echo "${line% }"
     else
+        if ! command -v "$1" >/dev/null; then die "PYTHON=$1: no such program"; fi
         exec "$@"
     fi
+}
+
+# become_torchrun WORD...: the same for torchrun, which is a part of torch.
+become_torchrun() {
+    local status=0
+    if ! is_dry_run; then
+        "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' \
+            2>/dev/null || status=$?
+        if [[ $status == 1 ]]; then
+            die "PYTHON=$PYTHON: torch is not installed there: \`pip install -r requirements.txt\`, or" \
+                "\`. .venv/bin/activate\` where that has been done"
+        fi
+    fi
+    become "$PYTHON" -m torch.distributed.run "$@"
 }

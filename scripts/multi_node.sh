@@ -67,5 +67,4 @@ else
         --rdzv-backend c10d --rdzv-endpoint "$HEAD" --rdzv-id "$RDZV_ID")
 fi
 
-become "$PYTHON" -m torch.distributed.run "${agent[@]}" "${torchrun_arguments[@]}" \
-    train.py "${trainer_arguments[@]}"
+become_torchrun "${agent[@]}" "${torchrun_arguments[@]}" train.py "${trainer_arguments[@]}"

@@ -24,6 +24,6 @@ read -ra torchrun_arguments <<<"${TORCHRUN_ARGS:-}"
 if [[ $NPROC == 1 ]]; then
     become "$PYTHON" train.py "${trainer_arguments[@]}"
 else
-    become "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node "$NPROC" \
-        "${torchrun_arguments[@]}" train.py "${trainer_arguments[@]}"
+    become_torchrun --standalone --nproc-per-node "$NPROC" "${torchrun_arguments[@]}" \
+        train.py "${trainer_arguments[@]}"
 fi

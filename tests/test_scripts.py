@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,15 +197,45 @@ def test_train_becomes_the_trainer_and_so_gets_its_signals_and_exit_code(shell: 
         (["seed=1"], {}, "usage:"),
         (["--config", DIGITS], {}, "--config: not an argument"),
         ([DIGITS], {"NPROC": 0}, "NPROC=0: must be"),
+        (["configs/digit.yaml"], {}, "configs/digit.yaml: no such CONFIG file"),
+        ([DIGITS, "config=configs/digit.yaml"], {}, "configs/digit.yaml: no such CONFIG file"),
+        (["configs"], {}, "configs: no such CONFIG file"),
     ],
 )
+@pytest.mark.parametrize("script", ["train.sh", "multi_node.sh"])
+@pytest.mark.parametrize("dry_run", [0, 1])
 def test_a_mistake_in_the_arguments_is_one_line(
-    shell: Shell, arguments: list[str], knobs: dict[str, object], message: str
+    shell: Shell,
+    script: str,
+    dry_run: int,
+    arguments: list[str],
+    knobs: dict[str, object],
+    message: str,
 ) -> None:
-    result = shell.run("train.sh", *arguments, **knobs)
+    result = shell.run(script, *arguments, DRY_RUN=dry_run, **knobs)
     assert (result.returncode, result.stdout) == (2, "")
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["train.sh", "multi_node.sh"])
+def test_a_python_without_torch_is_one_line(shell: Shell, script: str) -> None:
+    python = shell.folder / "bare"
+    python.write_text(f'#!/usr/bin/env bash\nexec "{sys.executable}" -I -S "$@"\n')
+    python.chmod(0o755)
+    result = shell.run(script, DIGITS, NPROC=2, PYTHON=python)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"{script}: PYTHON={python}: torch is not installed there: `pip install -r"
+        " requirements.txt`, or `. .venv/bin/activate` where that has been done\n"
+    )
+
+
+@pytest.mark.parametrize("nproc", [1, 2])
+def test_a_python_that_is_not_there_is_one_line(shell: Shell, nproc: int) -> None:
+    result = shell.run("train.sh", DIGITS, NPROC=nproc, PYTHON="python3.99")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == "train.sh: PYTHON=python3.99: no such program\n"
 
 
 def test_multi_node_meets_at_the_head(shell: Shell) -> None:
@@ -402,6 +433,8 @@ def test_a_signal_to_the_sweep_reaches_the_cell_and_stops_the_sweep(
         ({"OVERRIDES": "epochs"}, "epochs must be key=value"),
         ({"OVERRIDES": "epochs='3"}, "bad quotes"),
         ({"CONFIGS": f"{DIGITS} configs/sub/digits.yaml"}, "two cells have the name digits-"),
+        ({"CONFIGS": f"{DIGITS} configs/a.yaml"}, "configs/a.yaml: no such CONFIG file"),
+        ({"CONFIGS": "configs/a.yaml", "DRY_RUN": 1}, "configs/a.yaml: no such CONFIG file"),
         ({"BATCH_SIZES": "256,512"}, "256,512 must be a number"),
         ({"MAX_BATCH_PER_GPU": "big"}, "MAX_BATCH_PER_GPU=big: must be"),
     ],
@@ -413,6 +446,23 @@ def test_a_mistake_in_the_knobs_ends_the_sweep_before_it_trains(
     assert result.returncode == 2
     assert message in result.stderr
     assert shell.logged() == []
+
+
+@pytest.mark.parametrize(
+    ("script", "knobs"),
+    [
+        ("sweep_baseline_lr.sh", {"CONFIG": "configs/a.yaml", "DRY_RUN": 1}),
+        ("slurm_array.sbatch", {"CONFIGS": "configs/a.yaml", "LIST": 1}),
+        ("gpu_table1.sh", {"CONFIGS": "configs/a.yaml", "DRY_RUN": 1}),
+    ],
+)
+def test_no_script_takes_a_config_that_is_not_there(
+    shell: Shell, script: str, knobs: dict[str, object]
+) -> None:
+    result = shell.run(script, **knobs)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "configs/a.yaml: no such CONFIG file" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_slurm_array_has_the_cells_of_the_sweep(shell: Shell) -> None:
@@ -449,7 +499,9 @@ def test_torchrun_has_most_of_the_time_before_a_slurm_job_ends(
     shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
-    (shell.folder / "python").write_text(f'#!/usr/bin/env bash\necho "${variable}" >>"$LOG"\n')
+    (shell.folder / "python").write_text(
+        f'#!/usr/bin/env bash\nif [[ $* == *train.py* ]]; then echo "${variable}" >>"$LOG"; fi\n'
+    )
     (shell.folder / "python").chmod(0o755)
     for given in ({}, {variable: 7}):
         knobs = shell.knobs(PYTHON=shell.folder / "python", SLURM_ARRAY_TASK_ID=0, NPROC=2, **given)
