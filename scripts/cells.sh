@@ -14,7 +14,7 @@ forward() {
 }
 trap 'forward INT 130' INT
 trap 'forward TERM 143' TERM
-trap 'forward TERM 129' HUP # a closed terminal; the trainer saves after TERM
+trap 'forward TERM 129' HUP # a closed terminal
 
 # wait_for COMMAND...: run it and return its exit code, while the traps above act at once.
 wait_for() {
@@ -75,11 +75,11 @@ run_cell() {
     done <<<"$overrides"
 
     if [[ -e $OUTPUT_DIR/$name/summary.json ]]; then
-        echo "done: $OUTPUT_DIR/$name" >&2
+        tell "done: $OUTPUT_DIR/$name"
     elif is_dry_run; then
         scripts/train.sh "$config" "${words[@]}"
     else
-        echo "cell: $OUTPUT_DIR/$name" >&2
+        tell "cell: $OUTPUT_DIR/$name"
         wait_for scripts/train.sh "$config" "${words[@]}"
     fi
 }
@@ -93,19 +93,19 @@ run_cells() {
         run_cell "${cell[@]}" || status=$?
         if is_dry_run && [[ $status != 0 ]]; then exit "$status"; fi # it is no cell that failed
         # torchrun ends with 1 after a signal, so that what the sweep was told counts as well.
-        if [[ -z $stop_status && ($status == 130 || $status == 143) ]]; then stop_status=$status; fi
+        if [[ -z $stop_status && $status =~ ^(129|130|143)$ ]]; then stop_status=$status; fi
         if [[ -n $stop_status ]]; then
-            echo "stopped at ${cell[0]}; the same command goes on from there" >&2
+            tell "stopped at ${cell[0]}; the same command goes on from there"
             exit "$stop_status"
         fi
         if [[ $status != 0 ]]; then
-            echo "failed: ${cell[0]} (exit code $status)" >&2
+            tell "failed: ${cell[0]} (exit code $status)"
             failed+=("${cell[0]}")
         fi
     done
     if [[ ${#failed[@]} -gt 0 ]]; then
-        echo "${#failed[@]} of ${#cells[@]} cells failed:" >&2
-        printf '    %s\n' "${failed[@]}" >&2
+        tell "${#failed[@]} of ${#cells[@]} cells failed:"
+        for line in "${failed[@]}"; do tell "    $line"; done
         exit 1
     fi
 }

@@ -119,14 +119,14 @@ for ((number = 1; number <= PIECES; number++)); do
     if is_dry_run; then exit "$status"; fi
     if [[ -d $OUTPUT_DIR ]]; then
         "$PYTHON" -m experiments.report "$OUTPUT_DIR" --into "$REPORT" ||
-            echo "going on, though the report of $OUTPUT_DIR ended with exit code $?" >&2
+            tell "going on, though the report of $OUTPUT_DIR ended with exit code $?"
     fi
     if [[ -n $stop_status ]]; then exit "$stop_status"; fi
     if [[ $status != 124 ]]; then break; fi
-    echo "piece $number ended after $SECONDS s" >&2
+    tell "piece $number ended after $SECONDS s"
 done
 if [[ $status == 124 ]]; then
-    echo "there is more to do: run the same command again" >&2
+    tell "there is more to do: run the same command again"
     exit 75
 fi
 if $has_failed; then exit 1; fi

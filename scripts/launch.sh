@@ -1,8 +1,11 @@
 # shellcheck shell=bash
 # What the scripts that start the trainer share; sourced by them, from the root of the repository.
 
+# tell WORD...: a line for the user, whose terminal may be gone, which is no error.
+tell() { echo "$*" >&2 || true; }
+
 die() {
-    echo "$(basename "$0"): $*" >&2
+    tell "$(basename "$0"): $*"
     exit 2
 }
 
@@ -82,9 +85,14 @@ become_torchrun() {
         "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' \
             2>/dev/null || status=$?
         if [[ $status == 1 ]]; then
-            die "PYTHON=$PYTHON: torch is not installed there: \`pip install -r requirements.txt\`, or" \
-                "\`. .venv/bin/activate\` where that has been done"
+            die "PYTHON=$PYTHON: torch is not installed there: \`pip install -r requirements.txt\`," \
+                "or \`. .venv/bin/activate\` where that has been done"
         fi
+    fi
+    # Under nohup the run is to go on without its terminal, which torchrun alone would take for a
+    # wish to stop. An older torchrun does not read this.
+    if [[ $(trap -p HUP) == *"''"* ]]; then
+        export PET_SIGNALS_TO_HANDLE=${PET_SIGNALS_TO_HANDLE:-SIGTERM,SIGINT,SIGQUIT}
     fi
     become "$PYTHON" -m torch.distributed.run "$@"
 }

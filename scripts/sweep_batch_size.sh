@@ -7,8 +7,8 @@
 #
 # A cell with a summary.json is finished and passed over, whatever its settings were: give other
 # OVERRIDES another OUTPUT_DIR. One that was interrupted goes on; one that fails is named at the
-# end, and the exit code is then 1. Ctrl-C and SIGTERM stop the sweep once the cell has saved. Paths
-# are relative to the root of the repository.
+# end, and the exit code is then 1. Ctrl-C, SIGTERM and a closed terminal stop the sweep once the
+# cell has saved. Paths are relative to the root of the repository.
 #
 # CONFIGS            settings files (CIFAR-10, ResNet-18, AdamP: the baseline, AutoWU with a constant
 #                    and a cosine, AutoWU with a cosine)

@@ -238,6 +238,20 @@ def test_a_python_that_is_not_there_is_one_line(shell: Shell, nproc: int) -> Non
     assert result.stderr == "train.sh: PYTHON=python3.99: no such program\n"
 
 
+def test_torchrun_is_told_of_nohup(shell: Shell) -> None:
+    """It takes a terminal's end for a wish to stop even where it was started to ignore it."""
+    (shell.folder / "stub").write_text('#!/usr/bin/env bash\necho "$PET_SIGNALS_TO_HANDLE"\n')
+    command = f'exec bash {shlex.quote(str(SCRIPTS / "train.sh"))} "$@"\n'
+    for name, start in (("plain", ""), ("nohup", "trap '' HUP\n")):
+        (shell.folder / name).write_text(start + command)
+    knobs: dict[str, object] = {"NPROC": 2, "PYTHON": shell.folder / "stub"}
+    told = [
+        shell.run(str(shell.folder / name), DIGITS, **knobs, **more).stdout.split()[-1:]
+        for name, more in (("plain", {}), ("nohup", {}), ("nohup", {"PET_SIGNALS_TO_HANDLE": "X"}))
+    ]
+    assert told == [[], ["SIGTERM,SIGINT,SIGQUIT"], ["X"]]
+
+
 def test_multi_node_meets_at_the_head(shell: Shell) -> None:
     knobs = {"NNODES": 2, "NPROC": 8, "HEAD": "node7:1234", "RDZV_ID": "big"}
     assert shell.dry_run("multi_node.sh", DIGITS, "seed=1", **knobs) == [
@@ -395,7 +409,16 @@ def test_a_failed_cell_is_reported_and_the_rest_still_run(shell: Shell) -> None:
     assert result.stderr.endswith("1 of 3 cells failed:\n    digits-batch64-seed1\n")
 
 
-@pytest.mark.parametrize("status", [130, 143])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_sweep_goes_on_where_its_lines_cannot_be_written(shell: Shell) -> None:
+    script = shlex.quote(str(SCRIPTS / "sweep_batch_size.sh"))
+    (shell.folder / "unheard").write_text(f"exec bash {script} 2>/dev/full\n")
+    result = shell.run(str(shell.folder / "unheard"), **shell.knobs(FAIL=1, STATUS=2))
+    assert result.returncode == 1
+    assert shell.seeds_run() == ["seed=0", "seed=1", "seed=2"]
+
+
+@pytest.mark.parametrize("status", [129, 130, 143])
 def test_an_interrupted_cell_stops_the_sweep(shell: Shell, status: int) -> None:
     result = shell.sweep(FAIL=1, STATUS=status)
     assert result.returncode == status
