@@ -13,7 +13,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +33,7 @@ from autowu.trainer.errors import ConfigError
 from autowu.trainer.limits import squash
 from autowu.trainer.settings import SECTIONS, VARIANTS, Settings
 from autowu.trainer.settings_help import describe_settings
-from autowu.trainer.stdout import say
+from autowu.trainer.stdout import unfailing_outputs
 from autowu.trainer.validation import (
     Field,
     check_combinations,
@@ -56,10 +55,6 @@ class SettingsParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         columns = shutil.get_terminal_size().columns
         return f"{super().format_help()}\n{describe_settings(columns)}\n"
-
-    def print_help(self, file: Any = None) -> None:
-        # `head` may have seen enough of it.
-        say(self.format_help().rstrip(), partial(print, file=file, flush=True))
 
 
 def parse_settings(arguments: Sequence[str], description: str | None = None) -> Settings:
@@ -179,6 +174,7 @@ def _look_up(settings: Settings, key: str) -> Any:
     return getattr(getattr(settings, section) if section else settings, name)
 
 
+@unfailing_outputs()
 def main(arguments: Sequence[str]) -> int:
     """Check a configuration: print it in full, or what is wrong with it on one line."""
     try:
