@@ -58,6 +58,7 @@ for knob in PIECES PIECE_SECONDS SAVE_SECONDS; do
     is_count "${!knob}" || die "$knob=${!knob}: must be a whole number, at least 1"
 done
 ((SAVE_SECONDS < PIECE_SECONDS)) || die "SAVE_SECONDS=$SAVE_SECONDS: must be below PIECE_SECONDS"
+for config in $CONFIGS ${BUDGETS:+$BUDGET_CONFIGS}; do check_config "$config"; done
 choose_python_and_nproc
 export PYTHON
 

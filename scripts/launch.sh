@@ -2,7 +2,7 @@
 # What the scripts that start the trainer share; sourced by them, from the root of the repository.
 
 # tell WORD...: a line for the user, whose terminal may be gone, which is no error.
-tell() { echo "$*" >&2 || true; }
+tell() { (trap '' PIPE && echo "$*" >&2) || true; }
 
 die() {
     tell "$(basename "$0"): $*"
@@ -46,6 +46,7 @@ choose_python_and_nproc() {
 
 # check_config FILE: die unless it is there.
 check_config() {
+    if [[ -z $1 ]]; then die "CONFIG is empty: must be a file"; fi
     if [[ ! -e $1 || -d $1 ]]; then die "$1: no such CONFIG file (seen from $PWD)"; fi
 }
 
@@ -82,9 +83,9 @@ become() {
 become_torchrun() {
     local status=0
     if ! is_dry_run; then
-        "$PYTHON" -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("torch"))' \
+        "$PYTHON" -c 'import importlib.util, sys; sys.exit(3 * (not importlib.util.find_spec("torch")))' \
             2>/dev/null || status=$?
-        if [[ $status == 1 ]]; then
+        if [[ $status == 3 ]]; then
             die "PYTHON=$PYTHON: torch is not installed there: \`pip install -r requirements.txt\`," \
                 "or \`. .venv/bin/activate\` where that has been done"
         fi

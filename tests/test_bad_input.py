@@ -310,6 +310,11 @@ def test_what_no_checkpoint_counts_on_may_be_damaged(stopped: Path, tmp_path: Pa
         ("{}", "not the summary of a run, it has no key 'schedule'"),
         ('"fine"', "not the summary of a run"),
         ('{"schedule": "autowu"}', "not the summary of a run, it has no key"),
+        (
+            '{"schedule": "lr_range_test", "suggested_lr": 7}',
+            "of a run with schedule.name=lr_range",
+        ),
+        ("[" * 100_000, "not the summary of a run"),
         ('{"test_accuracy": 9', "not valid JSON"),
         ("", "not valid JSON"),
         ("\xff", "not valid JSON"),

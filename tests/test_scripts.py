@@ -418,6 +418,18 @@ def test_a_sweep_goes_on_where_its_lines_cannot_be_written(shell: Shell) -> None
     assert shell.seeds_run() == ["seed=0", "seed=1", "seed=2"]
 
 
+def test_a_sweep_goes_on_where_nobody_reads_its_lines(shell: Shell) -> None:
+    script = shlex.quote(str(SCRIPTS / "sweep_batch_size.sh"))
+    status = shlex.quote(str(shell.folder / "status"))
+    (shell.folder / "unread").write_text(
+        f"{{ bash {script} 2>&1; echo $? >{status}; }} | true\n"
+        f"while [[ ! -s {status} ]]; do sleep 0.1; done\n"
+    )
+    shell.run(str(shell.folder / "unread"), **shell.knobs())
+    assert (shell.folder / "status").read_text() == "0\n"
+    assert shell.seeds_run() == ["seed=0", "seed=1", "seed=2"]
+
+
 @pytest.mark.parametrize("status", [129, 130, 143])
 def test_an_interrupted_cell_stops_the_sweep(shell: Shell, status: int) -> None:
     result = shell.sweep(FAIL=1, STATUS=status)
@@ -477,6 +489,7 @@ def test_a_mistake_in_the_knobs_ends_the_sweep_before_it_trains(
         ("sweep_baseline_lr.sh", {"CONFIG": "configs/a.yaml", "DRY_RUN": 1}),
         ("slurm_array.sbatch", {"CONFIGS": "configs/a.yaml", "LIST": 1}),
         ("gpu_table1.sh", {"CONFIGS": "configs/a.yaml", "DRY_RUN": 1}),
+        ("gpu_table1.sh", {"BUDGET_CONFIGS": "configs/a.yaml", "DRY_RUN": 1}),
     ],
 )
 def test_no_script_takes_a_config_that_is_not_there(

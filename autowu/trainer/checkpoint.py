@@ -157,9 +157,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not (isinstance(found.get("ranks"), list) and found["ranks"]):
         missing.append("ranks")
     if missing:
+        way_out = WAY_OUT if path.name == "last.pt" else "give the last.pt, or the folder, of a run"
         raise CheckpointError(
             f"{path}: not a checkpoint that a run can continue from (no {', '.join(missing)} in"
-            f" it); {WAY_OUT}"
+            f" it); {way_out}"
         )
     return state
 

@@ -1,5 +1,6 @@
 """Settings on disk: YAML files that extend others, read into flat entries that know their file."""
 
+import io
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +58,7 @@ def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
         if not text.strip():  # as a disk that was full leaves it
             raise ConfigError(f"--config={file}: is empty, must hold `key: value` lines")
         # OmegaConf's own loader: 1e-5 is a number in it, and a key that stands twice an error.
-        tree = OmegaConf.load(file)
+        tree = OmegaConf.load(io.StringIO(text))  # a pipe can be read but once
     except OSError as error:
         raise ConfigError(f"--config={file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:

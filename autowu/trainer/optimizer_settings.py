@@ -48,8 +48,8 @@ class OptimizerSettings:
     )
     weight_decay: float = setting(
         0.01,
-        "weight decay: decoupled (times the LR) in some, as adamp, adamw, lion and muon; an L2"
-        " term of the gradient in others, as sgd and adam",
+        "weight decay: decoupled (times the LR) in some, as adamp, adamw, lion and muon, and sgdp"
+        " (times LR / (1 - momentum)); an L2 term of the gradient in others, as sgd and adam",
         at_least=0,
     )
     decay_norms: bool = setting(
@@ -72,7 +72,9 @@ class OptimizerSettings:
         above=0,
         at_most=1,
     )
-    lookahead: bool = setting(False, "slow weights around it (Lookahead, arXiv:1907.08610)")
+    lookahead: bool = setting(
+        False, "a second, slow copy of the weights (Lookahead, arXiv:1907.08610)"
+    )
     lookahead_alpha: float = setting(
         0.5, "part of the way to the fast weights that the slow ones go", above=0, at_most=1
     )
@@ -271,10 +273,10 @@ class LarcSettings(LarsSettings):
 
 @dataclass(frozen=True)
 class MuonSettings(OptimizerSettings):
-    """Weights of two dimensions and more by Muon, flattened to two; the rest by AdamW.
+    """Weights of two dimensions and more by Muon, flattened to two; by AdamW biases, norms,
+    depthwise kernels, and matrices with a side under 4 or 128 times the other.
 
-    timm decides by the shape, so the classifier and embeddings are Muon's too; by AdamW are
-    biases, norms, depthwise kernels, and matrices with a side under 4 or 128 times the other.
+    timm decides by the shape, so the classifier and embeddings are Muon's too.
     """
 
     name: Literal["muon"] = "muon"
@@ -284,7 +286,10 @@ class MuonSettings(OptimizerSettings):
     nesterov: bool = setting(False, "Nesterov's momentum, and NAdamW in the place of AdamW")
     ns_steps: int = setting(5, "steps of the Newton-Schulz iteration", at_least=1)
     eps: float = setting(
-        1e-7, "least norm that a matrix is divided by before the iteration", above=0
+        1e-7,
+        "least norm that a matrix is divided by before the iteration; of AdamW, added to the root"
+        " of the mean square",
+        above=0,
     )
     safety_factor: float = setting(1.0, "factor on the norm that a matrix is divided by", above=0)
     adjust_lr_fn: str | None = setting(

@@ -48,7 +48,7 @@ def find_run(settings: Settings, held: ExitStack) -> FoundRun:
         return FoundRun(run)
     saved = saved or load_checkpoint(checkpoint)
     check_same_config(checkpoint, saved["config"], to_dict(settings))
-    return FoundRun(run, checkpoint, saved, read_result(run))
+    return FoundRun(run, checkpoint, saved, read_result(run, settings.schedule.name))
 
 
 def _of_this_job(last: Path) -> dict[str, Any] | None:
@@ -104,12 +104,13 @@ def _find_range_test(run: RunDirectory, settings: Settings) -> FoundRun:
             f"{run.path}: already holds a run (choose another name=..., or resume=never to replace"
             " it)"
         )
-    summary = read_result(run)
+    summary = read_result(run, settings.schedule.name)
     if summary is not None:
         try:
             saved = to_dict(build_settings([run.config], []))
         except ConfigError as error:
-            raise CheckpointError(f"{error} ({WAY_OUT})") from None
+            mistake = str(error).removeprefix("--config=")
+            raise CheckpointError(f"{mistake} ({WAY_OUT})") from None
         check_same_config(run.config, saved, to_dict(settings))
     return FoundRun(run, summary=summary)
 

@@ -204,7 +204,7 @@ def _is_epoch(number: int, line: str) -> bool:
 
 def _is_step(number: int, line: str) -> bool:
     if number == 0:
-        return line == STEPS_HEADER.strip()
+        return line.strip() == STEPS_HEADER.strip()
     try:
         step, *lr_and_loss = line.split(",")
         return int(step) == number - 1 and len([float(each) for each in lr_and_loss]) == 2

@@ -194,7 +194,8 @@ class WarmupSettings(PeakSettings):
     warmup: Warmup = setting("linear", "shape of the warmup")
     warmup_start_ratio: float | None = setting(
         None,
-        "first LR over that at the end of the warmup; null: 1 / (its steps + 1), exponential 0.01",
+        "first LR over that at the end of the warmup; null: 1 / (its steps + 1), or its epochs with"
+        " update=epoch; exponential 0.01",
         at_least=0,
         at_most=1,
     )
@@ -325,14 +326,14 @@ class ExponentialSettings(WarmupSettings):
 
 @dataclass(frozen=True)
 class LinearSettings(FallsToEndSettings):
-    """By the same amount every step."""
+    """The LR falls by the same amount every step."""
 
     name: Literal["linear"] = "linear"
 
 
 @dataclass(frozen=True)
 class PolynomialSettings(FallsToEndSettings):
-    """By a power of what is left of the run."""
+    """The LR falls as a power of what is left of the run."""
 
     name: Literal["polynomial"] = "polynomial"
     power: float = setting(2.0, "1: linear; 2: the large-batch recipe of LARS", above=0)
@@ -340,13 +341,13 @@ class PolynomialSettings(FallsToEndSettings):
 
 @dataclass(frozen=True)
 class InverseSqrtSettings(WarmupSettings):
-    """With the square root of the time, as for the Transformer (arXiv:1706.03762)."""
+    """The LR falls as 1 / sqrt(time), as for the Transformer (arXiv:1706.03762)."""
 
     name: Literal["inverse_sqrt"] = "inverse_sqrt"
     timescale_epochs: float | None = setting(
         None,
-        "epochs after which the LR has fallen by sqrt(2); null: the length of the warmup, without"
-        " one a hundredth of the run",
+        "epochs after which the LR has fallen by a factor of sqrt(2); null: the length of the"
+        " warmup, without one a hundredth of the run",
         above=0,
     )
 
@@ -434,7 +435,7 @@ class CompositeSettings(PeakSettings):
     curves: list[Any] = setting(
         [],
         "{name, length, interval: rescaled or fixed, start, end, keywords of the curve} of each;"
-        " lengths are fractions of the run, start and end of the peak LR",
+        " length: a fraction of the run; start and end: times the peak LR",
     )
 
     def check_values(self, epochs: int) -> None:

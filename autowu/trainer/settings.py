@@ -173,8 +173,8 @@ class Settings:
     )
     ema_decay: float | None = setting(
         None,
-        "decay a step of an exponential moving average of the weights (timm's), which is tested"
-        " beside them; null: none",
+        "decay a step, at most, of an exponential moving average of the weights (timm's), which is"
+        " tested beside them; it grows as 1 - step^(-2/3); null: none",
         above=0,
         below=1,
     )
@@ -198,8 +198,8 @@ class Settings:
     log_every: int = setting(
         20,
         "steps between two looks at the losses: they are averaged over the ranks and written then,"
-        " and a signal is answered; several ranks look more often where so many steps take over 5"
-        " seconds",
+        " and several ranks answer a signal; these look more often where so many steps take over"
+        " 5 seconds",
         at_least=1,
     )
     layer_norms: bool = setting(

@@ -51,7 +51,7 @@ def _describe_variants(section: str, width: int) -> list[str]:
         again = {key: field for key, field in own.items() if (key, _text(key, field)) in told}
         if again:
             known = ", ".join(_shown(key, field.default) for key, field in again.items())
-            lines += _wrap(f"as above: {known}", 6, width)
+            lines += _wrap(f"as with those above: {known}", 6, width)
         for key, field in own.items():
             if key not in again:
                 lines += _entry(key, field, 6, width)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
@@ -42,12 +42,17 @@ class _Unfailing:
         self._file = file
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_file":  # of a copy under way
+            raise AttributeError(name)
         return getattr(self._file, name)
 
     def write(self, text: str) -> int:
         with self._going_nowhere_at_last():
             self._file.write(text)
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
 
     def flush(self) -> None:
         with self._going_nowhere_at_last():
@@ -57,6 +62,8 @@ class _Unfailing:
     def _going_nowhere_at_last(self) -> Iterator[None]:
         try:
             yield
+        except BlockingIOError:  # full for a moment
+            pass
         except OSError:
             # What the buffers still hold goes there, too, and does not fail at exit.
             with suppress(OSError), open(os.devnull, "wb") as nowhere:

@@ -83,8 +83,8 @@ def surroundings(ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def read_result(run: RunDirectory) -> dict[str, Any] | None:
-    """The summary of a finished run; None where there is none.
+def read_result(run: RunDirectory, schedule: str) -> dict[str, Any] | None:
+    """The summary of a finished run, with a schedule of this name; None where there is none.
 
     Raises:
         CheckpointError: the file holds something else, which cannot be shown.
@@ -92,7 +92,9 @@ def read_result(run: RunDirectory) -> dict[str, Any] | None:
     try:
         summary = json.loads(run.summary.read_text(encoding="utf-8"))
         result_lines(summary, run)
-        return summary
+        if summary["schedule"] == schedule:
+            return summary
+        reason = f"of a run with schedule.name={summary['schedule']}"
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -101,7 +103,7 @@ def read_result(run: RunDirectory) -> dict[str, Any] | None:
         reason = "not valid JSON"
     except KeyError as error:
         reason = f"not the summary of a run, it has no key {error}"
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = f"not the summary of a run ({error})"
     raise CheckpointError(f"{run.summary}: {reason}; remove it, and the same command makes it anew")
 

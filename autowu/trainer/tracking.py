@@ -43,7 +43,7 @@ class WandbTracker(Tracker):
         if not id_file.exists():
             id_file.write_text(uuid4().hex[:8])
         run_id = id_file.read_text(encoding="utf-8", errors="replace").strip()
-        if not re.fullmatch(r"[\w-]+", run_id, re.ASCII):
+        if not re.fullmatch(r"[\w.-]+", run_id, re.ASCII):
             raise ConfigError(
                 f"{id_file}: not the id of a run of Weights & Biases; remove it, and the run begins"
                 " anew there"

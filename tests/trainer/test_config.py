@@ -1,8 +1,10 @@
 """Settings: what is merged, what is refused, and that a refusal is one line that helps."""
 
 import inspect
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,15 @@ def test_a_mistake_in_a_file_names_the_file(text: str, said: str, tmp_path: Path
     assert said in str(error.value)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_may_be_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("epochs: 4\n",))
+    writer.start()
+    assert build_settings([pipe], []).epochs == 4
+    writer.join()
 
 
 def test_an_empty_section_says_nothing(tmp_path: Path) -> None:

@@ -124,7 +124,9 @@ def test_a_meaning_stands_beside_its_setting_or_where_that_is_too_long_below() -
 
 def test_a_meaning_that_variants_share_is_told_once() -> None:
     assert HELP.count("shape of the warmup") == 1
-    assert "as above: schedule.update=step, schedule.scale_lr=none" in block_of("schedule", "wsd")
+    assert "as with those above: schedule.update=step, schedule.scale_lr=none" in block_of(
+        "schedule", "wsd"
+    )
 
 
 @pytest.mark.parametrize(("columns", "widest"), [(60, 60), (80, 80), (100, 100), (300, 100)])

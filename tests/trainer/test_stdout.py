@@ -1,6 +1,8 @@
 """What cannot be written to standard output or standard error ends no run."""
 
+import copy
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +28,32 @@ def test_what_cannot_be_written_goes_nowhere(monkeypatch: pytest.MonkeyPatch) ->
             print("not flushed yet")
         assert (sys.stdout, sys.stderr) == (output, errors)
         print("later", flush=True)
+
+
+@needs_full
+def test_lines_written_at_once_go_nowhere_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        with unfailing_outputs():
+            sys.stdout.writelines(["long" * 10_000, "\n"])
+            assert copy.copy(sys.stdout).fileno() == output.fileno()
+
+
+def test_what_is_full_for_a_moment_is_written_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as pipe, open(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        with unfailing_outputs():
+            for _ in range(20):
+                say("long" * 10_000)
+            heard = b""
+            while not heard.endswith(b"heard\n"):
+                read = pipe.read()
+                assert read, "nothing comes any more"
+                heard += read
+                say("heard")
 
 
 @needs_full
