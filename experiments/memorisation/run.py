@@ -88,6 +88,14 @@ def column(rows: list[Row], augment: str, method: str, name: str) -> dict[str, f
     return {row["seed"]: float(row[name]) for row in rows if wanted.items() <= row.items()}
 
 
+def found(rows: list[Row], augment: str, method: str) -> list[tuple[float, float]]:
+    """The LR that AutoWU found, and the test accuracy, of each seed."""
+    lrs, accuracies = (
+        column(rows, augment, method, name) for name in ("start_lr", "test_accuracy")
+    )
+    return [(lr, accuracies[seed]) for seed, lr in lrs.items()]
+
+
 def best_peak(rows: list[Row], augment: str) -> dict[str, float]:
     """Seed -> test accuracy of the warmup-cosine that is best in the mean."""
     grid = (column(rows, augment, method, "test_accuracy") for method in PEAKS)
@@ -105,10 +113,9 @@ def table(rows: list[Row]) -> str:
             line = [title, method, mean_text(list(accuracy.values()), 1)]
             line += [mean_text(list(losses.values()), 3) for losses in (at_half, at_end)]
             if method in OURS:
-                found = column(rows, augment, method, "start_lr").values()
+                lrs = " ".join(f"{lr:.2g}" for lr, _ in found(rows, augment, method))
                 test = compare(accuracy, best_peak(rows, augment), decimals=3)
-                line += [" ".join(f"{lr:.2g}" for lr in found)]
-                line += [test["difference"], test["p_value"]]
+                line += [lrs, test["difference"], test["p_value"]]
             else:
                 line += ["-", "-", "-"]
             lines.append(line)
@@ -127,17 +134,9 @@ def report(rows: list[Row]) -> None:
             lr: list(column(rows, augment, method, "test_accuracy").values())
             for method, lr in PEAKS.items()
         }
-        found = {
-            method: list(
-                zip(
-                    column(rows, augment, method, "start_lr").values(),
-                    column(rows, augment, method, "test_accuracy").values(),
-                    strict=True,
-                )
-            )
-            for method in OURS
-        }
-        panels.append(Panel(title, peaks, found))
+        panels.append(
+            Panel(title, peaks, {method: found(rows, augment, method) for method in OURS})
+        )
     save_figure(draw(panels, num_columns=2), FOLDER / "memorisation.png", dpi=110)
 
 
