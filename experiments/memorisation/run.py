@@ -26,7 +26,7 @@ AUGMENTATIONS = {  # as `data.augment` of train.py -> as the tables name it
     "none": "no augmentation",
     "crop_flip": "crops and flips",
 }
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03)
 WARMUP = 0.1  # of the epochs
 PEAKS = {f"warmup-cosine, LR {lr:g}": lr for lr in PEAK_LRS}
