@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autowu.probe import MAX_DISTANCE
 from autowu.recorded_lrs import RecordedLRs
 from autowu.scheduler import AutoWU, Phase
 from autowu.sweep import first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
+MAX_LOG = 100.0  # of an LR that is none
 NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
@@ -133,13 +135,27 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 
 
 def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
-    """With the pace that fits more of the record: whether the fall of the probe was spread."""
+    """With the pace that fits most of the record: whether the fall of the probe was spread."""
 
-    def num_fitting(is_spread: bool) -> int:
-        scheduler.begin_at(first_lr, is_spread=is_spread)
+    def num_fitting(spread_lr: float | None) -> int:
+        scheduler.begin_at(first_lr, spread_lr=spread_lr)
         return _num_fitting(scheduler, recorded)[0]
 
-    scheduler.begin_at(first_lr, is_spread=num_fitting(True) > num_fitting(False))
+    # Of those that fit alike the first: without a spread fall.
+    paces = [None, *_spread_lrs(first_lr, recorded.lrs, scheduler.warmup_steps)]
+    scheduler.begin_at(first_lr, spread_lr=max(paces, key=num_fitting))
+
+
+def _spread_lrs(first_lr: float, lrs: Sequence[float], warmup_steps: int) -> list[float]:
+    """What `spread_lr` of `AutoWU.begin_at` can have been, if the recorded LRs grow by its pace."""
+    rising = list(takewhile(lambda pair: pair[0] <= pair[1] < math.inf, pairwise(lrs)))
+    num_repeated = sum(lr == following for lr, following in rising)
+    found = []
+    for num_steps in (len(rising), len(rising) - num_repeated):  # what comes again may be skipped
+        if num_steps and (growth := rising[-1][1] / first_lr) >= 1.0:
+            log_top = math.log(first_lr) + math.log(growth) / num_steps * warmup_steps
+            found.append(math.exp(min(log_top, MAX_LOG)) / MAX_DISTANCE)
+    return [max(lr, first_lr) for lr in found]
 
 
 def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:

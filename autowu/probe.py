@@ -12,7 +12,8 @@ the sweep of the run can begin, and be slow from its first step on (`sweep.py`).
 `p` is `h`. But a wide one learns a few samples by heart at LRs far below those that train it: a
 ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003 (`experiments/sweep`). Where
 `h` lies below `u / 12` the fall is spread: the good LRs may lie anywhere between the two, and the
-sweep of a long run takes its time to go there. The steps of an optimizer like Adam do not depend
+sweep of a long run takes its time to go there, from the higher the further the two lie apart. The
+steps of an optimizer like Adam do not depend
 on the size of a batch, and those of SGD little as long as the weights are random.
 
 All of it means the same for `a * loss + b`, and all of it is ours: the paper has no probe.
@@ -48,7 +49,12 @@ class Fall(NamedTuple):
     """Where the loss of a probe falls."""
 
     lr: float  # `p` of the module's docstring: near it the loss begins to
-    is_spread: bool  # `p` is `u / 12`, and half of the fall comes before it
+    half_lr: float  # `h`: its step takes the loss below half of the fall
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether half of the fall comes before `p`, which is `u / 12` then."""
+        return self.half_lr < self.lr
 
 
 def probe_lrs(min_lr: float, max_lr: float) -> list[float]:
@@ -156,9 +162,9 @@ def find_fall(lrs: Sequence[float], losses: Sequence[float]) -> Fall | None:
         Its LR is not always one of `lrs`; None where the loss falls nowhere.
 
     >>> find_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 1.9, 1.2, 1.0, 7.0])
-    Fall(lr=0.001, is_spread=False)
+    Fall(lr=0.001, half_lr=0.001)
     >>> find_fall([1e-4, 1e-3, 1e-2, 1e-1, 1.0], [2.0, 0.9, 0.2, 0.1, 7.0])
-    Fall(lr=0.0008333333333333334, is_spread=True)
+    Fall(lr=0.0008333333333333334, half_lr=0.0001)
     >>> find_fall([1e-4, 1e-3, 1e-2], [2.0, 2.1, 2.2])
     """
     finite = list(itertools.takewhile(math.isfinite, losses))
@@ -166,7 +172,7 @@ def find_fall(lrs: Sequence[float], losses: Sequence[float]) -> Fall | None:
     if half is None:
         return None
     lowest_lr = lrs[_last_step_before_rise(finite, half)] / MAX_DISTANCE
-    return Fall(max(lrs[half], lowest_lr), is_spread=lrs[half] < lowest_lr)
+    return Fall(max(lrs[half], lowest_lr), lrs[half])
 
 
 def _step_of_half_fall(losses: Sequence[float]) -> int | None:

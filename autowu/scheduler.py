@@ -11,7 +11,6 @@ import warnings
 from dataclasses import asdict
 from enum import Enum
 from functools import partial
-from numbers import Real
 from typing import Any, NoReturn
 
 import numpy as np
@@ -58,6 +57,7 @@ from autowu.settings import (
     SchedulerSettings,
     SweepKind,
     check_integer,
+    check_number,
 )
 from autowu.sweep import Sweep, first_fall_step, first_lr, growth_where_spread
 
@@ -444,10 +444,11 @@ class AutoWU(LRScheduler):
         if fall is None:
             self._begin(Sweep(self._settings, first_fall_step(self._settings)))
             return None
-        self.begin_at(first_lr(self._settings, fall.lr), is_spread=fall.is_spread)
+        spread_lr = fall.lr if fall.is_spread else None
+        self.begin_at(first_lr(self._settings, fall), spread_lr=spread_lr)
         return fall.lr
 
-    def begin_at(self, lr: float, *, is_spread: bool = False) -> None:
+    def begin_at(self, lr: float, *, spread_lr: float | None = None) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
         From there the LR grows evenly to `max_lr` at `W`, but at most 1.02x a step, or as much as
@@ -455,25 +456,31 @@ class AutoWU(LRScheduler):
 
         Args:
             lr: from `min_lr` to below `max_lr`.
-            is_spread: whether it is only known that the loss falls somewhere from there to 120
-                times as much (as after a probe in a long run). Where 1.02x a step would go beyond
-                that in `W` steps, 242 and more, the LR grows evenly to it, and no test counts below
-                ten times `lr`.
+            spread_lr: where it is only known that the loss falls somewhere from far below this LR
+                to 12 times as much, as after a probe whose fall is spread; `lr` or more. Where
+                1.02x a step would go beyond those 12 times in `W` steps, the LR grows evenly to
+                them, and no test counts below `spread_lr`.
 
         Raises:
             TypeError: no number.
             ValueError: another LR; the run has begun, or the sweep is fixed.
         """
         self._check_unbegun("begin_at")
-        if not isinstance(lr, Real) or isinstance(lr, bool):
-            raise TypeError(f"begin_at takes a number, got {type(lr).__name__} {lr!r}")
-        if not self._settings.min_lr <= lr < self._settings.max_lr:
+        first = check_number("lr of begin_at", lr)
+        settings, growth = self._settings, None
+        if not settings.min_lr <= first < settings.max_lr:
             raise ValueError(
-                f"begin_at takes an LR from min_lr={self._settings.min_lr:g} to below "
-                f"max_lr={self._settings.max_lr:g}, got {lr}"
+                f"begin_at takes an LR from min_lr={settings.min_lr:g} to below "
+                f"max_lr={settings.max_lr:g}, got {lr}"
             )
-        growth = growth_where_spread(self._warmup_steps) if is_spread else None
-        self._begin(Sweep(self._settings, 0, float(lr), growth))
+        if spread_lr is not None:
+            spread = check_number("spread_lr of begin_at", spread_lr)
+            if not first <= spread < math.inf:
+                raise ValueError(
+                    f"spread_lr of begin_at must be the first LR, {first:g}, or more, got {spread}"
+                )
+            growth = growth_where_spread(self._warmup_steps, first, spread)
+        self._begin(Sweep(settings, 0, first, growth))
 
     def _begin(self, sweep: Sweep) -> None:
         self._sweep = sweep

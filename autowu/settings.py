@@ -154,10 +154,15 @@ def check_integer(name: str, value: object, least: int) -> int:
     return int(value)
 
 
-def _positive(name: str, value: object, most: float) -> float:
+def check_number(name: str, value: object) -> float:
+    """The value as a float; TypeError, naming it, for anything but a number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    number = float(value)
+    return float(value)
+
+
+def _positive(name: str, value: object, most: float) -> float:
+    number = check_number(name, value)
     if not (0.0 < number <= most and math.isfinite(number)):
         bound = "positive and finite" if most == math.inf else f"in (0, {most:g}]"
         raise ValueError(f"{name} must be {bound}, got {value}")

@@ -27,10 +27,13 @@ before `p`, which a transformer needs, and which a short run has no steps for.
 
 Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
 network that learns nothing before some hundred steps, as a vision transformer does. There the sweep
-goes evenly to `12 * p` in `W` steps, if that is slower (`W` of 242 and more, and `12 * p` below
-`max_lr`). `12 * p` is the last LR before the loss of the probe rises. And then no test counts below
-`p`, where the loss is still to fall. Where the sweep begins at `min_lr`, above `p / 10`, these are
-`120 * min_lr` and `10 * min_lr`.
+goes evenly to `12 * p` in `W` steps, if that is slower. `12 * p` is the last LR before the loss of
+the probe rises. And then no test counts below `p`, where the loss is still to fall. But the further
+half of the fall, at `h`, lies below `p`, the nearer to `p` it begins, at
+
+    l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10)):
+
+a wide network learns its images by heart at LRs below `p`.
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
@@ -41,7 +44,7 @@ import math
 from typing import NamedTuple
 
 from autowu import schedules
-from autowu.probe import MAX_DISTANCE
+from autowu.probe import MAX_DISTANCE, Fall
 from autowu.settings import SchedulerSettings, is_adaptive
 
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
@@ -51,6 +54,7 @@ PROBED_GROWTH = 1.02  # ours: and after a probe
 MIN_REACH = 3.0  # ours: but so much at least in the longest warmup
 PROBE_REACH = 6.0  # ours: times the LR of the probe, which the longest warmup is to reach
 MAX_RUN_UP = 10.0  # ours: but it begins at most so many times below the LR of the probe
+SPREAD_POWER = 1.5  # ours: of p / h; 15 and 58 times below the rise become 0.14 and 1 times `p`
 PLATEAU_GROWTH = 3.0  # ours: a loss that does not fall while the LR grows so much has had its fall
 
 
@@ -101,7 +105,7 @@ class Sweep:
             first = Piece(0, max(longest, slowest), slow_lr)
             # Less than 2 % is of a fall that is spread; no version has had less for the others.
             if growth < PROBED_GROWTH and slowest > longest:
-                self.least_lr = MAX_RUN_UP * slow_lr
+                self.least_lr = slow_lr * growth**longest / MAX_DISTANCE
         elif fall_step != 0:
             first = first._replace(length=fast_steps(settings))
         self._pieces = [first]
@@ -162,20 +166,27 @@ def first_fall_step(settings: SchedulerSettings) -> int | None:
     return None if is_adaptive(settings.sweep, settings.growth) else 0
 
 
-def first_lr(settings: SchedulerSettings, fall_lr: float) -> float:
-    """Where a sweep begins after a probe that saw the loss fall at `fall_lr`."""
+def first_lr(settings: SchedulerSettings, fall: Fall) -> float:
+    """Where a sweep begins after a probe."""
     growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
-    share = min(1.0, max(1.0 / MAX_RUN_UP, PROBE_REACH / growth))
-    return max(settings.min_lr, share * fall_lr)
+    share = max(1.0 / MAX_RUN_UP, PROBE_REACH / growth)
+    if fall.is_spread:
+        share = max(share, (fall.lr / fall.half_lr) ** SPREAD_POWER / MAX_RUN_UP)
+    return max(settings.min_lr, min(1.0, share) * fall.lr)
 
 
-def growth_where_spread(warmup_steps: int) -> float:
-    """Most that the LR grows in a step after a probe whose fall is spread.
+def growth_where_spread(warmup_steps: int, lr: float, spread_lr: float) -> float:
+    """Most that the LR grows in a step from `lr` on, after a probe whose fall is spread.
 
-    >>> growth_where_spread(200), round(growth_where_spread(440), 4)
+    Args:
+        warmup_steps: `W`.
+        lr: of the first step.
+        spread_lr: that of the probe, `lr` or more.
+
+    >>> growth_where_spread(200, 1e-4, 1e-3), round(growth_where_spread(440, 1e-4, 1e-3), 4)
     (1.02, 1.0109)
     """
-    return min(PROBED_GROWTH, (MAX_DISTANCE * MAX_RUN_UP) ** (1.0 / warmup_steps))
+    return min(PROBED_GROWTH, (MAX_DISTANCE * spread_lr / lr) ** (1.0 / warmup_steps))
 
 
 def fast_steps(settings: SchedulerSettings) -> float:

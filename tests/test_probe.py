@@ -57,7 +57,9 @@ def test_the_lr_is_that_of_half_of_the_fall_or_a_twelfth_of_the_last_before_a_ri
     losses: list[float], half: int, last: int
 ) -> None:
     least = LRS[last] / MAX_DISTANCE
-    assert find_fall(LRS, losses) == Fall(max(LRS[half], least), is_spread=LRS[half] < least)
+    fall = find_fall(LRS, losses)
+    assert fall == Fall(max(LRS[half], least), LRS[half])
+    assert fall.is_spread == (LRS[half] < least)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,11 @@ def test_a_step_that_gives_no_loss_is_an_error(
         probe_losses([0.1], lambda lr: None, lambda: answer)
 
 
+def fall_at(lr: float, spread: float = 1.0) -> Fall:
+    """Half of it comes before an LR so many times lower."""
+    return Fall(lr, lr / spread)
+
+
 class Training:
     """A small network with batch norm and dropout, and AutoWU for it."""
 
@@ -178,7 +185,7 @@ def test_a_probe_leaves_the_lr_alone_behind(optimizer: str) -> None:
     after = [p.grad for p in training.model.parameters()]
     assert all(a is b for a, b in zip(after, gradients, strict=True))
     assert fall_lr is not None
-    first = first_lr(training.scheduler.settings, fall_lr)
+    first = first_lr(training.scheduler.settings, fall_at(fall_lr))
     assert 1e-3 < first <= fall_lr < 1.0
     for group, tensor, scale in zip(
         training.optimizer.param_groups, tensor_lrs, (0.5, 1.0), strict=True
@@ -280,7 +287,7 @@ def test_where_a_sweep_begins_and_how_far_it_gets_in_the_longest_warmup(
     total_steps: int, share: float, reach: float
 ) -> None:
     scheduler = Training(total_steps).scheduler
-    first = first_lr(scheduler.settings, 2e-3)
+    first = first_lr(scheduler.settings, fall_at(2e-3))
     assert first == pytest.approx(share * 2e-3)
     scheduler.begin_at(first)
     end = scheduler.lr_at(scheduler.warmup_steps)
@@ -289,7 +296,7 @@ def test_where_a_sweep_begins_and_how_far_it_gets_in_the_longest_warmup(
 
 def test_a_long_sweep_begins_ten_times_lower_and_goes_evenly_to_max_lr() -> None:
     scheduler = Training(10_000).scheduler
-    first = first_lr(scheduler.settings, 2e-3)
+    first = first_lr(scheduler.settings, fall_at(2e-3))
     assert first == pytest.approx(2e-4)
     scheduler.begin_at(first)
     for step in (0, 1, 100, 4999, 5000):
@@ -298,25 +305,39 @@ def test_a_long_sweep_begins_ten_times_lower_and_goes_evenly_to_max_lr() -> None
 
 
 @pytest.mark.parametrize(
-    ("total_steps", "growth"),
-    [(40, 1.02), (480, 1.02), (490, 120 ** (1 / 245)), (2_000, 120 ** (1 / 1_000))],
+    ("total_steps", "spread", "share", "growth"),
+    [
+        (40, 1.25, 1.0, 1.02),
+        (200, 1.25, 6 / 1.02**100, 1.02),
+        (400, 1.25, 1.25**1.5 / 10, 1.02),
+        (490, 1.25, 1.25**1.5 / 10, (120 / 1.25**1.5) ** (1 / 245)),
+        (2_000, 1.25, 1.25**1.5 / 10, (120 / 1.25**1.5) ** (1 / 1_000)),
+        (2_000, 2.5, 2.5**1.5 / 10, (120 / 2.5**1.5) ** (1 / 1_000)),
+        (240, 5.0, 1.0, 1.02),
+        (260, 5.0, 1.0, 12 ** (1 / 130)),
+        (2_000, 5.0, 1.0, 12 ** (1 / 1_000)),
+    ],
 )
-def test_a_long_sweep_after_a_spread_fall_goes_evenly_to_twelve_times_its_lr(
-    total_steps: int, growth: float
+def test_after_a_spread_fall_a_long_sweep_goes_evenly_to_twelve_times_its_lr(
+    total_steps: int, spread: float, share: float, growth: float
 ) -> None:
     scheduler = Training(total_steps).scheduler
-    scheduler.begin_at(first_lr(scheduler.settings, 5e-4), is_spread=True)
+    first = first_lr(scheduler.settings, fall_at(5e-4, spread))
+    assert first == pytest.approx(share * 5e-4)
+    scheduler.begin_at(first, spread_lr=5e-4)
     if total_steps > 40:  # there it grows by more, to make a factor of 3
         assert scheduler.lr_at(7) / scheduler.lr_at(6) == pytest.approx(growth)
     assert scheduler.lr_at(scheduler.warmup_steps) <= 12 * 5e-4 * (1 + 1e-9)
-    if total_steps > 480:
+    if growth < 1.02:
         assert scheduler.lr_at(scheduler.warmup_steps) == pytest.approx(12 * 5e-4)
 
 
-def run_on_a_fall_that_pauses(is_spread: bool, num_steps: int = 300, max_lr: float = 1.0) -> AutoWU:
+def run_on_a_fall_that_pauses(
+    spread_lr: float | None, num_steps: int = 300, max_lr: float = 1.0, first: float = 5e-5
+) -> AutoWU:
     """Losses that rise at LRs below 5e-4, and once more, for good, above 3e-3."""
     scheduler = Training(600, max_lr=max_lr).scheduler
-    scheduler.begin_at(first_lr(scheduler.settings, 5e-4), is_spread=is_spread)
+    scheduler.begin_at(first, spread_lr=spread_lr)
     scheduler.optimizer.step()
     for _ in range(num_steps):
         lr = scheduler.lr_at(scheduler.last_epoch)
@@ -326,7 +347,7 @@ def run_on_a_fall_that_pauses(is_spread: bool, num_steps: int = 300, max_lr: flo
 
 
 def test_no_test_counts_below_the_lr_of_a_spread_fall() -> None:
-    stopped, warned = run_on_a_fall_that_pauses(False), run_on_a_fall_that_pauses(True)
+    stopped, warned = run_on_a_fall_that_pauses(None), run_on_a_fall_that_pauses(5e-4)
     assert stopped.start_lr == pytest.approx(1e-4, rel=0.3)
     assert warned.start_lr == pytest.approx(3e-3, rel=0.1)
     assert warned.found_minimum
@@ -335,48 +356,62 @@ def test_no_test_counts_below_the_lr_of_a_spread_fall() -> None:
 
 
 def test_a_spread_fall_changes_nothing_where_the_sweep_is_not_slower_for_it() -> None:
-    alike = [run_on_a_fall_that_pauses(is_spread, max_lr=4e-3) for is_spread in (False, True)]
+    alike = [run_on_a_fall_that_pauses(spread_lr, max_lr=4e-3) for spread_lr in (None, 5e-4)]
     assert alike[0].tests == alike[1].tests
     assert alike[0].switch_step == alike[1].switch_step < 300
 
 
-def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on() -> None:
-    whole, part = run_on_a_fall_that_pauses(True), run_on_a_fall_that_pauses(True, 100)
+@pytest.mark.parametrize("first", [5e-5, 2e-4, 5e-4])
+def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on(first: float) -> None:
+    whole = run_on_a_fall_that_pauses(5e-4, first=first)
+    part = run_on_a_fall_that_pauses(5e-4, 60, first=first)
     other = Training(600).scheduler
     other.load_state_dict(copy.deepcopy(part.state_dict()))
     assert other.lr_at(299) == part.lr_at(299)
-    for loss in whole.losses[100:].tolist():
+    for loss in whole.losses[60:].tolist():
         other.optimizer.step()
         other.step(loss)
     assert (other.switch_step, other.start_lr) == (whole.switch_step, whole.start_lr)
     assert other.tests == whole.tests
+    assert min(test.lr for test in other.tests) < 5e-4 < other.tests[-1].lr or first == 5e-4
 
 
-@pytest.mark.parametrize(("is_spread", "max_lr"), [(True, 1.0), (False, 1.0), (False, 4e-3)])
-def test_a_replay_is_told_by_the_recorded_lrs_whether_the_fall_was_spread(
-    is_spread: bool, max_lr: float
+@pytest.mark.parametrize(
+    ("first", "spread_lr", "max_lr", "digits", "skipped"),
+    [
+        (5e-5, 5e-4, 1.0, 17, 0),
+        (2e-4, 5e-4, 1.0, 3, 0),
+        (2e-4, 5e-4, 1.0, 6, 3),
+        (5e-4, 5e-4, 1.0, 17, 3),
+        (5e-5, None, 1.0, 17, 0),
+        (5e-5, None, 4e-3, 3, 3),
+    ],
+)
+def test_a_replay_is_told_by_the_recorded_lrs_how_far_the_fall_was_spread(
+    first: float, spread_lr: float | None, max_lr: float, digits: int, skipped: int
 ) -> None:
-    found = run_on_a_fall_that_pauses(is_spread, max_lr=max_lr)
+    found = run_on_a_fall_that_pauses(spread_lr, max_lr=max_lr, first=first)
     assert found.switch_step is not None
-    lrs = [found.lr_at(step) for step in range(found.switch_step)]
-    losses = found.losses[: found.switch_step]
-    for keywords in ({"sweep": "adaptive"}, {"first_lr": found.lr_at(0)}):
-        again = replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, **keywords)
-        assert again.tests == found.tests
-        assert again.start_lr == found.start_lr
+    rows = [step for step in range(found.switch_step) for _ in range(1 + skipped * (step == 20))]
+    lrs = [float(f"{found.lr_at(step):.{digits}g}") for step in [*rows, found.switch_step]]
+    losses = [*(float(found.losses[step]) for step in rows), 1.0]
+    again = replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="adaptive")
+    assert again.switch_step == found.switch_step
+    assert again.start_lr == pytest.approx(found.start_lr, rel=0.02)
+    assert [test.positive for test in again.tests] == [test.positive for test in found.tests]
     with pytest.raises(OtherSweepError) as caught:
         replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="fixed")
     assert caught.value.fitting == {"sweep": "adaptive", "first_lr": pytest.approx(lrs[0])}
 
 
 def test_a_probe_hands_on_that_its_fall_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    for is_spread in (False, True):
-        fall = Fall(2e-3, is_spread)
+    for spread, share, top in ((1.0, 0.1, 1.0), (2.5, 2.5**1.5 / 10, 0.024), (5.0, 1.0, 0.024)):
+        fall = fall_at(2e-3, spread)
         monkeypatch.setattr("autowu.scheduler.find_fall", lambda *_, fall=fall: fall)
         training = Training(10_000)
         assert training.probe() == 2e-3
-        top = training.scheduler.lr_at(5_000)
-        assert top == pytest.approx(12 * 2e-3 if is_spread else 1.0)
+        assert training.scheduler.lr_at(0) == pytest.approx(share * 2e-3)
+        assert training.scheduler.lr_at(5_000) == pytest.approx(top)
 
 
 @pytest.mark.parametrize("lr", [1e-5, 0.5, 0.99])
@@ -388,8 +423,32 @@ def test_no_warmup_is_so_short_or_start_so_high_that_the_lr_passes_max_lr(lr: fl
 
 
 def test_first_lr_never_leaves_the_sweep() -> None:
-    assert first_lr(Training(5_000).scheduler.settings, 2e-5) == 1e-5
-    assert first_lr(Training(10**9).scheduler.settings, 1e-2) == pytest.approx(1e-3)
+    assert first_lr(Training(5_000).scheduler.settings, fall_at(2e-5)) == 1e-5
+    assert first_lr(Training(10**9).scheduler.settings, fall_at(1e-2)) == pytest.approx(1e-3)
+    for spread in (1.0, 2.5, 1e3):
+        assert first_lr(Training(5_000).scheduler.settings, fall_at(1e-3, spread)) <= 1e-3
+
+
+def test_a_spread_fall_near_min_lr_is_swept_to_twelve_times_its_lr_too() -> None:
+    scheduler = Training(2_000, min_lr=4e-4).scheduler
+    first = first_lr(scheduler.settings, fall_at(1e-3, 1.25))
+    assert first == 4e-4
+    scheduler.begin_at(first, spread_lr=1e-3)
+    assert scheduler.lr_at(1_000) == pytest.approx(12e-3)
+
+
+@pytest.mark.parametrize("spread_lr", [1e-4, 0.0, -1.0, math.nan, math.inf])
+def test_a_spread_fall_below_the_first_lr_is_refused(spread_lr: float) -> None:
+    with pytest.raises(ValueError, match=f"the first LR, 0.001, or more, got {spread_lr}"):
+        Training().scheduler.begin_at(1e-3, spread_lr=spread_lr)
+
+
+@pytest.mark.parametrize("spread_lr", ["1e-3", True])
+def test_a_spread_lr_that_is_no_number_is_refused(spread_lr: Any) -> None:
+    with pytest.raises(
+        TypeError, match=f"spread_lr of begin_at must be a number, got .* {spread_lr!r}"
+    ):
+        Training().scheduler.begin_at(1e-3, spread_lr=spread_lr)
 
 
 def test_a_probed_run_is_saved_and_goes_on() -> None:
@@ -462,7 +521,7 @@ def test_an_lr_outside_of_the_sweep_is_refused(lr: float) -> None:
 
 @pytest.mark.parametrize("lr", ["1e-3", None, True])
 def test_an_lr_that_is_no_number_is_refused(lr: Any) -> None:
-    with pytest.raises(TypeError, match=f"begin_at takes a number, got .* {lr!r}"):
+    with pytest.raises(TypeError, match=f"lr of begin_at must be a number, got .* {lr!r}"):
         Training().scheduler.begin_at(lr)
 
 

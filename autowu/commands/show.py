@@ -217,6 +217,7 @@ def _lrs_of(schedule: Any, num_steps: int) -> list[float]:
 
 def _draw_autowu(scheduler: "AutoWU", label: str, num_steps: int, is_probed: bool) -> Curve:
     """The sweep up to the longest warmup; and the decay from what a run might find."""
+    from autowu.probe import Fall
     from autowu.sweep import fast_steps, first_lr
 
     longest = min(scheduler.warmup_steps, num_steps)
@@ -224,7 +225,7 @@ def _draw_autowu(scheduler: "AutoWU", label: str, num_steps: int, is_probed: boo
     own, supposes = scheduler.settings, ""
     if is_probed:
         fall_lr = own.min_lr * (own.max_lr / own.min_lr) ** EXAMPLE_FALL
-        scheduler.begin_at(first_lr(own, fall_lr))
+        scheduler.begin_at(first_lr(own, Fall(fall_lr, fall_lr)))
         supposes = f" the probe sees the loss begin to fall at LR {fall_lr:.3g}, and"
     state = scheduler.state_dict()
     if state["fall_step"] is None:  # an adaptive sweep

@@ -6,11 +6,14 @@ A row for each run in results.csv; `--tables` makes the README's tables and the 
 """
 
 import dataclasses
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from autowu import sweep
 from autowu.probe import NUM_SAMPLES
 from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, save_figure
@@ -21,30 +24,35 @@ from experiments.training.summary import mean_text
 from experiments.training.trial import Recipe, train
 
 FOLDER = Path(__file__).parent
-TASK, BATCH_SIZE, EPOCHS = "cifar10_wide", 128, 20  # 900 steps
-AUGMENTATIONS = {  # as `data.augment` of train.py -> as the tables name it
-    "none": "no augmentation",
-    "crop_flip": "crops and flips",
+TASK, BATCH_SIZE = "cifar10_wide", 128
+SETTINGS = {  # (`data.augment` of train.py, epochs) -> as the tables name it
+    ("none", 20): "no augmentation, 900 steps",
+    ("crop_flip", 20): "crops and flips, 900 steps",
+    ("crop_flip", 10): "crops and flips, 450 steps",
 }
 SEEDS = (0, 1, 2)
 PEAK_LRS = (0.001, 0.003, 0.01, 0.03)
 WARMUP = 0.1  # of the epochs
 PEAKS = {f"warmup-cosine, LR {lr:g}": lr for lr in PEAK_LRS}
+LOW = "AutoWU, from a tenth of the LR of the probe"  # as before, however spread the fall
 OURS = {
     "AutoWU": AUTOWU["autowu_cosine"],
+    LOW: AUTOWU["autowu_cosine"],
     "AutoWU, min_lr 0.001": Recipe(
         schedule_settings={"min_lr": 0.001}, num_probe_images=NUM_SAMPLES
     ),
 }
 METHODS = (*OURS, *PEAKS)
 Row = dict[str, str]
+Setting = tuple[str, int]  # of SETTINGS
 
 
 @dataclass(frozen=True)
 class MemorisationCell:
-    """One run of 900 steps."""
+    """One run; 45 steps are an epoch."""
 
     augment: str
+    epochs: int
     method: str
     seed: int
     data_root: Path
@@ -54,7 +62,7 @@ class MemorisationCell:
             "task": TASK,
             "augment": self.augment,
             "batch_size": str(BATCH_SIZE),
-            "epochs": str(EPOCHS),
+            "epochs": str(self.epochs),
             "method": self.method,
             "seed": str(self.seed),
         }
@@ -66,8 +74,10 @@ class MemorisationCell:
         if self.method in OURS:
             recipe = OURS[self.method]
         else:
-            recipe = warmup_cosine(PEAKS[self.method], WARMUP, EPOCHS)
-        outcome = train(task, recipe, batch_size=BATCH_SIZE, epochs=EPOCHS, seed=self.seed)
+            recipe = warmup_cosine(PEAKS[self.method], WARMUP, self.epochs)
+        power = -math.inf if self.method == LOW else sweep.SPREAD_POWER
+        with mock.patch.object(sweep, "SPREAD_POWER", power):
+            outcome = train(task, recipe, batch_size=BATCH_SIZE, epochs=self.epochs, seed=self.seed)
         half = outcome.total_steps // 2
         before_half = outcome.losses[half - outcome.total_steps // 10 : half]
         return outcome.columns() | {"loss_at_half": f"{statistics.fmean(before_half):.6g}"}
@@ -75,46 +85,47 @@ class MemorisationCell:
 
 def cells(data_root: Path) -> list[MemorisationCell]:
     return [
-        MemorisationCell(augment, method, seed, data_root)
+        MemorisationCell(augment, epochs, method, seed, data_root)
         for seed in SEEDS
-        for augment in AUGMENTATIONS
+        for augment, epochs in SETTINGS
         for method in METHODS
     ]
 
 
-def column(rows: list[Row], augment: str, method: str, name: str) -> dict[str, float]:
+def column(rows: list[Row], setting: Setting, method: str, name: str) -> dict[str, float]:
     """Seed -> a column of the rows that are done."""
-    wanted = {"augment": augment, "method": method}
+    augment, epochs = setting
+    wanted = {"augment": augment, "epochs": str(epochs), "method": method}
     return {row["seed"]: float(row[name]) for row in rows if wanted.items() <= row.items()}
 
 
-def found(rows: list[Row], augment: str, method: str) -> list[tuple[float, float]]:
+def found(rows: list[Row], setting: Setting, method: str) -> list[tuple[float, float]]:
     """The LR that AutoWU found, and the test accuracy, of each seed."""
     lrs, accuracies = (
-        column(rows, augment, method, name) for name in ("start_lr", "test_accuracy")
+        column(rows, setting, method, name) for name in ("start_lr", "test_accuracy")
     )
     return [(lr, accuracies[seed]) for seed, lr in lrs.items()]
 
 
-def best_peak(rows: list[Row], augment: str) -> dict[str, float]:
+def best_peak(rows: list[Row], setting: Setting) -> dict[str, float]:
     """Seed -> test accuracy of the warmup-cosine that is best in the mean."""
-    grid = (column(rows, augment, method, "test_accuracy") for method in PEAKS)
+    grid = (column(rows, setting, method, "test_accuracy") for method in PEAKS)
     return max(filter(None, grid), key=lambda known: statistics.fmean(known.values()), default={})
 
 
 def table(rows: list[Row]) -> str:
     """Accuracies and training losses; AutoWU less the best peak of the same seeds."""
     lines = []
-    for augment, title in AUGMENTATIONS.items():
+    for setting, title in SETTINGS.items():
         for method in METHODS:
-            accuracy = column(rows, augment, method, "test_accuracy")
-            at_half = column(rows, augment, method, "loss_at_half")
-            at_end = column(rows, augment, method, "train_loss")
+            accuracy = column(rows, setting, method, "test_accuracy")
+            at_half = column(rows, setting, method, "loss_at_half")
+            at_end = column(rows, setting, method, "train_loss")
             line = [title, method, mean_text(list(accuracy.values()), 1)]
             line += [mean_text(list(losses.values()), 3) for losses in (at_half, at_end)]
             if method in OURS:
-                lrs = " ".join(f"{lr:.2g}" for lr, _ in found(rows, augment, method))
-                test = compare(accuracy, best_peak(rows, augment), decimals=3)
+                lrs = " ".join(f"{lr:.2g}" for lr, _ in found(rows, setting, method))
+                test = compare(accuracy, best_peak(rows, setting), decimals=3)
                 line += [lrs, test["difference"], test["p_value"]]
             else:
                 line += ["-", "-", "-"]
@@ -129,15 +140,15 @@ def table(rows: list[Row]) -> str:
 def report(rows: list[Row]) -> None:
     put_between_marks(FOLDER / "README.md", "table", table(rows))
     panels = []
-    for augment, title in AUGMENTATIONS.items():
+    for setting, title in SETTINGS.items():
         peaks = {
-            lr: list(column(rows, augment, method, "test_accuracy").values())
+            lr: list(column(rows, setting, method, "test_accuracy").values())
             for method, lr in PEAKS.items()
         }
         panels.append(
-            Panel(title, peaks, {method: found(rows, augment, method) for method in OURS})
+            Panel(title, peaks, {method: found(rows, setting, method) for method in OURS})
         )
-    save_figure(draw(panels, num_columns=2), FOLDER / "memorisation.png", dpi=110)
+    save_figure(draw(panels, num_columns=3), FOLDER / "memorisation.png", dpi=110)
 
 
 def main() -> None:

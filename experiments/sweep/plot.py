@@ -21,6 +21,7 @@ from experiments.sweep.run import (
     PROBED,
     PROBED_ALIKE,
     PROBED_BY_HALF,
+    PROBED_LOW,
     PROBES,
     RESULTS,
     SIMULATED,
@@ -87,7 +88,15 @@ def table(rows: list[Row]) -> str:
     names = [f"{task}, {optimizer}, {steps:,}" for task, optimizer, steps in groups]
     lines = [
         [method, *(_text(list(values.get(method, {}).values())) for values in groups.values())]
-        for method in (*PROBES, PROBED_ALIKE, PROBED_BY_HALF, *VARIANTS, BOUNDED, BASELINE)
+        for method in (
+            *PROBES,
+            PROBED_ALIKE,
+            PROBED_LOW,
+            PROBED_BY_HALF,
+            *VARIANTS,
+            BOUNDED,
+            BASELINE,
+        )
     ]
     lines[-1][0] = "warmup-cosine, best of its grid"
     for method, other, name in (

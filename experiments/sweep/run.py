@@ -12,15 +12,15 @@ A row for each run in results.csv (simulated.csv); those that are there are not 
 """
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from autowu import AutoWU, probe, scheduler
+from autowu import AutoWU, probe, sweep
 from autowu.probe import NUM_SAMPLES, probe_lrs
-from autowu.sweep import PROBED_GROWTH, growth_where_spread
 from experiments.sweep.variants import VARIANTS
 from experiments.training.cells import carry_out, command_line
 from experiments.training.methods import warmup_cosine
@@ -43,13 +43,16 @@ PROBED = "adaptive, after a probe"
 PROBED_LESS = "adaptive, after a probe, its images taken off the run"
 PROBED_BY_HALF = "adaptive, after a probe, by half of the fall alone"
 PROBED_ALIKE = "adaptive, after a probe, 2 % a step whatever its fall"
+PROBED_LOW = "adaptive, after a probe, from a tenth of its LR however spread its fall"
 PROBES = (PROBED, PROBED_LESS)
+EARLIER_RULES: dict[str, tuple[object, str, object]] = {  # method -> what it changes
+    PROBED_BY_HALF: (probe, "MAX_DISTANCE", math.inf),
+    PROBED_ALIKE: (probe.Fall, "is_spread", False),
+    PROBED_LOW: (sweep, "SPREAD_POWER", -math.inf),
+}
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
-    PROBED: AutoWU,
-    PROBED_LESS: AutoWU,
-    PROBED_BY_HALF: AutoWU,
-    PROBED_ALIKE: AutoWU,
+    **dict.fromkeys((*PROBES, *EARLIER_RULES), AutoWU),
 }
 # Of the variants that were not kept those that are run at 4,972 steps, too.
 LONG = ("without the test of a plateau", "a tenth of that LR a step", "slow only while it falls")
@@ -96,16 +99,13 @@ class SweepCell:
         if lr is not None and warmup is not None:
             recipe = warmup_cosine(lr, warmup, self.epochs, self.optimizer)
         else:
-            probed = (*PROBES, PROBED_BY_HALF, PROBED_ALIKE)
+            probed = (*PROBES, *EARLIER_RULES)
             num_images = NUM_SAMPLES if method in probed else 0
             recipe = Recipe(
                 self.optimizer, schedule=(VARIANTS | MORE)[method], num_probe_images=num_images
             )
-        distance = math.inf if method == PROBED_BY_HALF else probe.MAX_DISTANCE
-        growth = (lambda _: PROBED_GROWTH) if method == PROBED_ALIKE else growth_where_spread
         with (
-            mock.patch.object(probe, "MAX_DISTANCE", distance),
-            mock.patch.object(scheduler, "growth_where_spread", growth),
+            mock.patch.object(*EARLIER_RULES[method]) if method in EARLIER_RULES else nullcontext()
         ):
             outcome = train(
                 task,
@@ -196,7 +196,7 @@ def cells(part: str, root: Path) -> list[SweepCell]:
             for method in [*((name, None, None) for name in names), *grid]
         ]
     if part == "vit":
-        names = (*PROBES, PROBED_ALIKE, *KEPT, "without the test of a plateau", BOUNDED)
+        names = (*PROBES, PROBED_ALIKE, PROBED_LOW, *KEPT, "without the test of a plateau", BOUNDED)
         return [
             SweepCell("digits_vit", "adamw", size, epochs, method, seed, root)
             for seed in range(3)
