@@ -74,7 +74,7 @@ become() {
         printf -v line '%q ' "$@"
         echo "${line% }"
     else
-        if ! command -v "$1" >/dev/null; then die "PYTHON=$1: no such program"; fi
+        if [[ -d $1 ]] || ! command -v "$1" >/dev/null; then die "PYTHON=$1: no such program"; fi
         exec "$@"
     fi
 }

@@ -52,6 +52,10 @@ def fails(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["seed=-1"], "seed=-1: must be at least 0"),
         (["optimizer.weight_decay=-0.1"], "optimizer.weight_decay=-0.1: must be at least 0"),
         (["model.drop_path=0.1"], "model.drop_path=0.1"),
+        (
+            ["optimizer.name=muon", "optimizer.adjust_lr_fn=orginal"],
+            "must be match_rms_adamw or original or rms_to_rms or null",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_before_any_training(

@@ -231,11 +231,12 @@ def test_a_python_without_torch_is_one_line(shell: Shell, script: str) -> None:
     )
 
 
+@pytest.mark.parametrize("python", ["python3.99", "/"])
 @pytest.mark.parametrize("nproc", [1, 2])
-def test_a_python_that_is_not_there_is_one_line(shell: Shell, nproc: int) -> None:
-    result = shell.run("train.sh", DIGITS, NPROC=nproc, PYTHON="python3.99")
+def test_a_python_that_is_not_there_is_one_line(shell: Shell, nproc: int, python: str) -> None:
+    result = shell.run("train.sh", DIGITS, NPROC=nproc, PYTHON=python)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "train.sh: PYTHON=python3.99: no such program\n"
+    assert result.stderr == f"train.sh: PYTHON={python}: no such program\n"
 
 
 def test_torchrun_is_told_of_nohup(shell: Shell) -> None:

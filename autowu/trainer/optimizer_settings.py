@@ -292,7 +292,7 @@ class MuonSettings(OptimizerSettings):
         above=0,
     )
     safety_factor: float = setting(1.0, "factor on the norm that a matrix is divided by", above=0)
-    adjust_lr_fn: str | None = setting(
+    adjust_lr_fn: Literal["match_rms_adamw", "original", "rms_to_rms"] | None = setting(
         "match_rms_adamw",
         "how the LR depends on the shape: match_rms_adamw, such that steps are as large as"
         " AdamW's; original; rms_to_rms; null: not at all",

@@ -135,7 +135,11 @@ def show_result(summary: dict[str, Any], run: RunDirectory) -> None:
 def result_lines(summary: dict[str, Any], run: RunDirectory) -> str:
     """The result in words."""
     if summary["schedule"] == "lr_range_test":
-        return f"suggested LR {summary['suggested_lr']}\nplot {run.range_test_plot}"
+        lr = summary["suggested_lr"]
+        found = (
+            "no LR to suggest: the loss fell nowhere" if lr is None else f"suggested LR {lr:.3g}"
+        )
+        return f"{found}\nplot {run.range_test_plot}"
     return closing_lines(summary)
 
 

@@ -53,18 +53,16 @@ def parse(text: str, kind: Any) -> Any:
 def describe(kind: Any) -> str:
     """A type in words, as in `must be an integer or null`."""
     options = options_of(kind)
-    if get_origin(kind) is Literal:
-        return " or ".join(str(choice) for choice in get_args(kind))
-    words = [
-        NAMES[option] if option in NAMES else _describe_structure(option)
-        for option in options
-        if option is not type(None)
-    ]
+    words = [_describe_option(option) for option in options if option is not type(None)]
     return " or ".join(words + ["null"] * (type(None) in options))
 
 
-def _describe_structure(kind: Any) -> str:
+def _describe_option(kind: Any) -> str:
+    if kind in NAMES:
+        return NAMES[kind]
     inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(str(choice) for choice in inner)
     if get_origin(kind) is tuple and inner:
         name = PLURALS.get(inner[0], "values")
         return f"a list of {name}" if inner[-1] is Ellipsis else f"a list of {len(inner)} {name}"

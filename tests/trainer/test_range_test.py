@@ -30,9 +30,11 @@ from autowu.trainer.range_test import (
     sweep,
     write_range_test,
 )
+from autowu.trainer.run_directory import RunDirectory
 from autowu.trainer.signals import StopSignals
 from autowu.trainer.step import OptimizerStep
 from autowu.trainer.suggest import moving_average, steepest, valley
+from autowu.trainer.summary import result_lines
 from tests.launch import finish, start
 
 LRS = np.logspace(-5, 1, 61)  # ten points a decade
@@ -490,6 +492,8 @@ class TestFiles:
         summary = write_range_test(tmp_path, RangeTest((), (), (), None, None, True))
         assert summary["suggested_lr"] is None
         assert (tmp_path / "lr_range_test.csv").read_text() == "lr,loss,smoothed\n"
+        said = result_lines({"schedule": "lr_range_test"} | summary, RunDirectory(tmp_path))
+        assert said.startswith("no LR to suggest: the loss fell nowhere\nplot ")
 
     @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
     def test_the_suffix_chooses_the_format(self, suffix: str, tmp_path: Path) -> None:
