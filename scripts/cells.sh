@@ -66,6 +66,7 @@ run_cell() {
     while read -r override; do
         if [[ -z $override ]]; then continue; fi
         if [[ $override != *=* ]]; then die "OVERRIDES: $override must be key=value"; fi
+        if [[ $override == config=* ]]; then check_config "${override#config=}"; fi
         for word in "${words[@]}"; do
             if [[ ${word%%=*} == "${override%%=*}" ]]; then
                 die "OVERRIDES: the sweep itself sets ${word%%=*}, so that $override cannot act"

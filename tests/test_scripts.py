@@ -468,6 +468,7 @@ def test_a_signal_to_the_sweep_reaches_the_cell_and_stops_the_sweep(
         ({"OVERRIDES": "name=x"}, "the sweep itself sets name"),
         ({"OVERRIDES": "epochs"}, "epochs must be key=value"),
         ({"OVERRIDES": "epochs='3"}, "bad quotes"),
+        ({"OVERRIDES": "config=gone.yaml"}, "gone.yaml: no such CONFIG file"),
         ({"CONFIGS": f"{DIGITS} configs/sub/digits.yaml"}, "two cells have the name digits-"),
         ({"CONFIGS": f"{DIGITS} configs/a.yaml"}, "configs/a.yaml: no such CONFIG file"),
         ({"CONFIGS": "configs/a.yaml", "DRY_RUN": 1}, "configs/a.yaml: no such CONFIG file"),
