@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, pairwise, takewhile
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autowu.probe import MAX_DISTANCE
+from autowu.probe import MAX_DISTANCE, probe_lrs
 from autowu.recorded_lrs import RecordedLRs
 from autowu.scheduler import AutoWU, Phase
-from autowu.sweep import first_fall_step
+from autowu.settings import SchedulerSettings
+from autowu.sweep import MAX_RUN_UP, first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
-MAX_LOG = 100.0  # of an LR that is none
+LEAST_TOLERANCE = 1e-6  # ours, relative: of what was recorded with as many digits as it has
 NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
@@ -68,7 +69,8 @@ def replay(
             the LR rests, none can be told. None: the LRs are taken to be the sweep's, row by row.
         first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
             there was no probe, or `sweep="adaptive"` and it is the first of `lrs`. Whether its fall
-            was spread (`AutoWU.begin_at`) `lrs` alone tell: without them it is taken not to be.
+            was spread, and how far (`AutoWU.begin_at`), `lrs` alone tell: without them, and where
+            their digits hide it, it is taken not to be.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
 
     Returns:
@@ -136,26 +138,25 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 
 def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
     """With the pace that fits most of the record: whether the fall of the probe was spread."""
+    tolerance = min(LR_TOLERANCE, max(recorded.resolution, LEAST_TOLERANCE))
 
     def num_fitting(spread_lr: float | None) -> int:
         scheduler.begin_at(first_lr, spread_lr=spread_lr)
-        return _num_fitting(scheduler, recorded)[0]
+        return _num_fitting(scheduler, recorded, tolerance)[0]
 
     # Of those that fit alike the first: without a spread fall.
-    paces = [None, *_spread_lrs(first_lr, recorded.lrs, scheduler.warmup_steps)]
+    paces = [None, *_spread_lrs(first_lr, scheduler.settings)]
     scheduler.begin_at(first_lr, spread_lr=max(paces, key=num_fitting))
 
 
-def _spread_lrs(first_lr: float, lrs: Sequence[float], warmup_steps: int) -> list[float]:
-    """What `spread_lr` of `AutoWU.begin_at` can have been, if the recorded LRs grow by its pace."""
-    rising = list(takewhile(lambda pair: pair[0] <= pair[1] < math.inf, pairwise(lrs)))
-    num_repeated = sum(lr == following for lr, following in rising)
-    found = []
-    for num_steps in (len(rising), len(rising) - num_repeated):  # what comes again may be skipped
-        if num_steps and (growth := rising[-1][1] / first_lr) >= 1.0:
-            log_top = math.log(first_lr) + math.log(growth) / num_steps * warmup_steps
-            found.append(math.exp(min(log_top, MAX_LOG)) / MAX_DISTANCE)
-    return [max(lr, first_lr) for lr in found]
+def _spread_lrs(first_lr: float, settings: SchedulerSettings) -> list[float]:
+    """The LRs of probes with a spread fall after which a sweep can begin at `first_lr`.
+
+    That is so near below them, and 12 times as much is an LR of the probe's steps.
+    """
+    lrs = (lr / MAX_DISTANCE for lr in probe_lrs(settings.min_lr, settings.max_lr))
+    near = (1.0 - LR_TOLERANCE, (1.0 + LR_TOLERANCE) * MAX_RUN_UP)
+    return [max(lr, first_lr) for lr in lrs if near[0] <= lr / first_lr <= near[1]]
 
 
 def _numbers(name: str, values: Iterable[float] | Tensor, scheduler: AutoWU) -> Iterator[float]:
@@ -211,18 +212,18 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
                 _begin_as_recorded(sweep, first_lr, recorded)
         except ValueError:  # no sweep begins there
             continue
-        num_rows, num_steps = _num_fitting(sweep, recorded)
+        num_rows, num_steps = _num_fitting(sweep, recorded, LR_TOLERANCE)
         is_long = num_rows > row and num_steps >= NUM_COMPARED
         if is_long or num_rows == len(recorded.lrs):
             return keywords
     return {}
 
 
-def _num_fitting(sweep: AutoWU, recorded: RecordedLRs) -> tuple[int, int]:
+def _num_fitting(sweep: AutoWU, recorded: RecordedLRs, tolerance: float) -> tuple[int, int]:
     """So many rows, from the first on, and steps have the LRs of a sweep that no test ends."""
     step = 0
     for row, lr in enumerate(recorded.lrs):
-        if not math.isclose(lr, sweep.lr_at(step), rel_tol=LR_TOLERANCE):
+        if not math.isclose(lr, sweep.lr_at(step), rel_tol=tolerance):
             return row, step
         step += not recorded.was_skipped(row, sweep, step)
     return len(recorded.lrs), step

@@ -11,10 +11,10 @@ that it falls, and `u` is the last LR before it rises again. Near
 the sweep of the run can begin, and be slow from its first step on (`sweep.py`). In small networks
 `p` is `h`. But a wide one learns a few samples by heart at LRs far below those that train it: a
 ResNet-18 of half the width at 1.5e-4, where its best peak LR is 0.003 (`experiments/sweep`). Where
-`h` lies below `u / 12` the fall is spread: the good LRs may lie anywhere between the two, and the
-sweep of a long run takes its time to go there, from the higher the further the two lie apart. The
-steps of an optimizer like Adam do not depend
-on the size of a batch, and those of SGD little as long as the weights are random.
+`h` lies below `u / 12` the fall is spread: the good LRs may lie anywhere between the two. There the
+sweep of a long run takes its time, and the further apart the two lie, the nearer to `p` it begins.
+The steps of an optimizer like Adam do not depend on the size of a batch, and those of SGD little as
+long as the weights are random.
 
 All of it means the same for `a * loss + b`, and all of it is ours: the paper has no probe.
 """

@@ -135,7 +135,8 @@ class AutoWU(LRScheduler):
             "wsd"; 0.2 (paper). Anything else with a decay that has no cooldown is an error.
         patience: positive tests in a row that end the warmup; 3 (paper).
         confidence: what the probability that the loss has stopped falling must exceed; 0.95
-            (paper). Below the LR of a probe whose fall is spread no test counts (`begin_at`).
+            (paper). In a long run after a probe whose fall is spread no test counts below that
+            probe's LR (`begin_at`).
         num_tests: random subsets of the losses that vote in one test; 5 (paper). All are the same,
             and vote alike, up to `num_posterior_samples` losses.
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
@@ -457,9 +458,10 @@ class AutoWU(LRScheduler):
         Args:
             lr: from `min_lr` to below `max_lr`.
             spread_lr: where it is only known that the loss falls somewhere from far below this LR
-                to 12 times as much, as after a probe whose fall is spread; `lr` or more. Where
-                1.02x a step would go beyond those 12 times in `W` steps, the LR grows evenly to
-                them, and no test counts below `spread_lr`.
+                to 12 times as much, as after a probe whose fall is spread; from `lr` to below
+                `max_lr`. Where 1.02x a step would go beyond those 12 times in `W` steps, and they
+                lie below `max_lr`, the LR grows evenly to them, and no test counts below
+                `spread_lr`.
 
         Raises:
             TypeError: no number.
@@ -475,9 +477,10 @@ class AutoWU(LRScheduler):
             )
         if spread_lr is not None:
             spread = check_number("spread_lr of begin_at", spread_lr)
-            if not first <= spread < math.inf:
+            if not first <= spread < settings.max_lr:
                 raise ValueError(
-                    f"spread_lr of begin_at must be the first LR, {first:g}, or more, got {spread}"
+                    f"spread_lr of begin_at must be an LR from the first one, {first}, to below "
+                    f"max_lr={settings.max_lr:g}, got {spread_lr}"
                 )
             growth = growth_where_spread(self._warmup_steps, first, spread)
         self._begin(Sweep(settings, 0, first, growth))

@@ -158,7 +158,10 @@ def check_number(name: str, value: object) -> float:
     """The value as a float; TypeError, naming it, for anything but a number."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _positive(name: str, value: object, most: float) -> float:

@@ -28,12 +28,11 @@ before `p`, which a transformer needs, and which a short run has no steps for.
 Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
 network that learns nothing before some hundred steps, as a vision transformer does. There the sweep
 goes evenly to `12 * p` in `W` steps, if that is slower. `12 * p` is the last LR before the loss of
-the probe rises. And then no test counts below `p`, where the loss is still to fall. But the further
-half of the fall, at `h`, lies below `p`, the nearer to `p` it begins, at
+the probe rises. And then no test counts below `p`, where the loss is still to fall. But a wide
+network learns its images by heart at LRs below `p`, and half of the fall of its probe comes at an
+LR `h` far below. So after a spread fall, in place of the above, the sweep begins at
 
-    l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10)):
-
-a wide network learns its images by heart at LRs below `p`.
+    l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10))
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
@@ -103,7 +102,8 @@ class Sweep:
             self.probed_growth = growth
             slowest = min(span / math.log(growth), longest * span / math.log(MIN_REACH))
             first = Piece(0, max(longest, slowest), slow_lr)
-            # Less than 2 % is of a fall that is spread; no version has had less for the others.
+            # Less than 2 % is of a fall that is spread (no version had less for the others), and
+            # leads to 12 times the LR of its probe: so states need not hold that LR.
             if growth < PROBED_GROWTH and slowest > longest:
                 self.least_lr = slow_lr * growth**longest / MAX_DISTANCE
         elif fall_step != 0:
@@ -171,7 +171,8 @@ def first_lr(settings: SchedulerSettings, fall: Fall) -> float:
     growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
     share = max(1.0 / MAX_RUN_UP, PROBE_REACH / growth)
     if fall.is_spread:
-        share = max(share, (fall.lr / fall.half_lr) ** SPREAD_POWER / MAX_RUN_UP)
+        spread = min(fall.lr / fall.half_lr, MAX_RUN_UP)  # beyond that it is too much, too
+        share = max(share, spread**SPREAD_POWER / MAX_RUN_UP)
     return max(settings.min_lr, min(1.0, share) * fall.lr)
 
 

@@ -21,7 +21,7 @@ from autowu import AutoWU, replay
 from autowu.offline import OtherSweepError
 from autowu.probe import LEVEL, MAX_DISTANCE, Fall, find_fall, probe_losses, probe_lrs
 from autowu.settings import PAPER
-from autowu.sweep import first_lr
+from autowu.sweep import Sweep, first_lr, growth_where_spread
 from tests.helpers import assert_same_state
 
 LRS = [10.0**k for k in range(-6, 2)]
@@ -346,13 +346,27 @@ def run_on_a_fall_that_pauses(
     return scheduler
 
 
-def test_no_test_counts_below_the_lr_of_a_spread_fall() -> None:
-    stopped, warned = run_on_a_fall_that_pauses(None), run_on_a_fall_that_pauses(5e-4)
+@pytest.mark.parametrize("first", [5e-5, 1e-4])
+def test_no_test_counts_below_the_lr_of_a_spread_fall(first: float) -> None:
+    stopped = run_on_a_fall_that_pauses(None, first=first)
+    warned = run_on_a_fall_that_pauses(5e-4, first=first)
     assert stopped.start_lr == pytest.approx(1e-4, rel=0.3)
     assert warned.start_lr == pytest.approx(3e-3, rel=0.1)
     assert warned.found_minimum
     assert stopped.tests[-1].lr < 5e-4
     assert all(max(test.probabilities) == 0.0 for test in warned.tests if test.lr < 5e-4)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 1.0])
+@pytest.mark.parametrize("warmup_steps", [300, 100_000])
+def test_the_least_lr_of_a_spread_fall_is_that_of_its_probe(
+    share: float, warmup_steps: int
+) -> None:
+    settings = Training(2 * warmup_steps).scheduler.settings
+    growth = growth_where_spread(warmup_steps, share * 5e-4, 5e-4)
+    assert Sweep(settings, 0, share * 5e-4, growth).least_lr == pytest.approx(5e-4)
+    # As a state holds it that was saved when all began at a tenth.
+    assert Sweep(settings, 0, 5e-5, 120 ** (1 / warmup_steps)).least_lr == pytest.approx(5e-4)
 
 
 def test_a_spread_fall_changes_nothing_where_the_sweep_is_not_slower_for_it() -> None:
@@ -373,16 +387,20 @@ def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on(first: float) -> None:
         other.step(loss)
     assert (other.switch_step, other.start_lr) == (whole.switch_step, whole.start_lr)
     assert other.tests == whole.tests
-    assert min(test.lr for test in other.tests) < 5e-4 < other.tests[-1].lr or first == 5e-4
+    assert other.tests[-1].lr > 5e-4
+    assert (min(test.lr for test in other.tests) < 5e-4) == (first < 5e-4)
+
+
+NEAR_5E_4 = probe_lrs(1e-5, 1.0)[9] / MAX_DISTANCE  # of the LRs that a probe can find
 
 
 @pytest.mark.parametrize(
     ("first", "spread_lr", "max_lr", "digits", "skipped"),
     [
-        (5e-5, 5e-4, 1.0, 17, 0),
-        (2e-4, 5e-4, 1.0, 3, 0),
-        (2e-4, 5e-4, 1.0, 6, 3),
-        (5e-4, 5e-4, 1.0, 17, 3),
+        (NEAR_5E_4 / 10, NEAR_5E_4, 1.0, 17, 0),
+        (2e-4, NEAR_5E_4, 1.0, 4, 0),
+        (2e-4, NEAR_5E_4, 1.0, 6, 3),
+        (NEAR_5E_4, NEAR_5E_4, 1.0, 17, 3),
         (5e-5, None, 1.0, 17, 0),
         (5e-5, None, 4e-3, 3, 3),
     ],
@@ -395,13 +413,60 @@ def test_a_replay_is_told_by_the_recorded_lrs_how_far_the_fall_was_spread(
     rows = [step for step in range(found.switch_step) for _ in range(1 + skipped * (step == 20))]
     lrs = [float(f"{found.lr_at(step):.{digits}g}") for step in [*rows, found.switch_step]]
     losses = [*(float(found.losses[step]) for step in rows), 1.0]
-    again = replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="adaptive")
-    assert again.switch_step == found.switch_step
-    assert again.start_lr == pytest.approx(found.start_lr, rel=0.02)
-    assert [test.positive for test in again.tests] == [test.positive for test in found.tests]
+    for keywords in ({"sweep": "adaptive"}, {"first_lr": lrs[0]}):
+        again = replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, **keywords)
+        assert again.switch_step == found.switch_step
+        assert again.start_lr == pytest.approx(found.start_lr, rel=0.02)
+        if digits == 17 and not skipped:
+            assert again.tests == found.tests
     with pytest.raises(OtherSweepError) as caught:
         replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="fixed")
     assert caught.value.fitting == {"sweep": "adaptive", "first_lr": pytest.approx(lrs[0])}
+
+
+@pytest.mark.parametrize("total_steps", [484, 485])
+def test_a_replay_tells_paces_apart_that_differ_by_less_than_few_digits_do(
+    total_steps: int,
+) -> None:
+    for spread_lr in (None, NEAR_5E_4):
+        run = Training(total_steps).scheduler
+        run.begin_at(NEAR_5E_4 / 10, spread_lr=spread_lr)
+        lrs = [run.lr_at(step) for step in range(100)]
+        again = replay([2.0] * 100, total_steps, 10, lrs=lrs, sweep="adaptive", patience=10**6)
+        assert again.lr_at(240) == run.lr_at(240)
+
+
+@pytest.mark.parametrize("spread_lr", [None, NEAR_5E_4])
+@pytest.mark.parametrize("wrong", [{"max_lr": 0.05}, {"total_steps": 1_500}])
+def test_another_pace_is_not_taken_for_that_of_a_spread_fall(
+    spread_lr: float | None, wrong: dict[str, Any]
+) -> None:
+    run = AutoWU(Training().optimizer, **{"total_steps": 2_000, "max_lr": 0.2})
+    run.begin_at(1e-4, spread_lr=spread_lr)
+    lrs = [run.lr_at(step) for step in range(300)]
+    settings = {"total_steps": 2_000, "max_lr": 0.2} | wrong
+    if spread_lr is not None and "max_lr" in wrong:
+        settings["min_lr"] = 2e-5  # else its probe has other LRs, and the same pace may be its own
+    with pytest.raises(OtherSweepError) as caught:
+        replay([2.0] * 300, lrs=lrs, sweep="adaptive", **settings)
+    assert caught.value.fitting == {}
+
+
+@pytest.mark.parametrize(
+    "lrs",
+    [
+        [0.0] * 30,
+        [math.nan] * 30,
+        [1e-3] * 30,
+        [1e-3, *[math.inf] * 29],
+        [1e-3 * 0.9**step for step in range(30)],
+        [-1e-3] * 30,
+        [1e-3 * 9.0**step for step in range(30)],
+    ],
+)
+def test_lrs_that_are_of_no_sweep_are_an_error(lrs: list[float]) -> None:
+    with pytest.raises(OtherSweepError):
+        replay([2.0] * 30, 600, 10, lrs=lrs, sweep="adaptive")
 
 
 def test_a_probe_hands_on_that_its_fall_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,9 +502,12 @@ def test_a_spread_fall_near_min_lr_is_swept_to_twelve_times_its_lr_too() -> None
     assert scheduler.lr_at(1_000) == pytest.approx(12e-3)
 
 
-@pytest.mark.parametrize("spread_lr", [1e-4, 0.0, -1.0, math.nan, math.inf])
-def test_a_spread_fall_below_the_first_lr_is_refused(spread_lr: float) -> None:
-    with pytest.raises(ValueError, match=f"the first LR, 0.001, or more, got {spread_lr}"):
+@pytest.mark.parametrize(
+    "spread_lr", [1e-4, 0.0, -1.0, 1.0, math.nan, math.inf, pytest.param(10**400, id="huge")]
+)
+def test_a_spread_fall_outside_of_the_sweep_is_refused(spread_lr: float) -> None:
+    message = f"from the first one, 0.001, to below max_lr=1, got {spread_lr}"
+    with pytest.raises(ValueError, match=message):
         Training().scheduler.begin_at(1e-3, spread_lr=spread_lr)
 
 
@@ -513,7 +581,9 @@ def test_a_probe_where_it_makes_no_sense_is_refused(
     assert training.scheduler.get_last_lr() == lr
 
 
-@pytest.mark.parametrize("lr", [1e-6, 1.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "lr", [1e-6, 1.0, -1.0, math.nan, math.inf, pytest.param(10**400, id="huge")]
+)
 def test_an_lr_outside_of_the_sweep_is_refused(lr: float) -> None:
     with pytest.raises(ValueError, match=f"from min_lr=1e-05 to below max_lr=1, got {lr}"):
         Training().scheduler.begin_at(lr)
