@@ -30,9 +30,9 @@ network that learns nothing before some hundred steps, as a vision transformer d
 goes evenly to `12 * p` in `W` steps, if that is slower. `12 * p` is the last LR before the loss of
 the probe rises. And then no test counts below `p`, where the loss is still to fall. But a wide
 network learns its images by heart at LRs below `p`, and half of the fall of its probe comes at an
-LR `h` far below. So after a spread fall, in place of the above, the sweep begins at
+LR `h` far below. So after a spread fall the sweep begins, in place of the above, at
 
-    l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10))
+    l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10)).
 
 And a loss may neither fall nor rise for a decade of LRs, which train nothing and ruin the weights.
 Once an adaptive sweep is slow it can ask whether the loss goes on falling: while the LR grew by the
