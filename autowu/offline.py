@@ -15,7 +15,8 @@ from autowu.settings import SchedulerSettings
 from autowu.sweep import MAX_RUN_UP, first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
-LEAST_TOLERANCE = 1e-6  # ours, relative: of what was recorded with as many digits as it has
+LEAST_TOLERANCE = 1e-6  # ours, relative: to tell one pace from another by all digits there are
+MOST_TOLERANCE = 1.01e-2
 NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
@@ -66,11 +67,13 @@ def replay(
             be that of the sweep to 0.6 %. One that comes again in the next row, though the sweep
             has moved on, is that of a step that a GradScaler skipped: as in train.py it is no
             step, and its loss is averaged into the next; at most 24 in a row. At `max_lr`, where
-            the LR rests, none can be told. None: the LRs are taken to be the sweep's, row by row.
-        first_lr: where a probe let the sweep of that run begin, the LR of its first step; None:
-            there was no probe, or `sweep="adaptive"` and it is the first of `lrs`. Whether its fall
-            was spread, and how far (`AutoWU.begin_at`), `lrs` alone tell: without them, and where
-            their digits hide it, it is taken not to be.
+            the LR rests, none can be told, nor where a step changes no digit. None: the LRs are
+            taken to be the sweep's, row by row.
+        first_lr: where a probe let the sweep of that run begin, the LR of its first step (with
+            `lrs` of three digits unrounded, or these may not match). None: there was no probe, or
+            `sweep="adaptive"` and it is the first of `lrs`. Whether its fall was spread, and how
+            far (`AutoWU.begin_at`), `lrs` alone tell: without them, and where their digits hide
+            it, it is taken not to be.
         settings: keywords of `AutoWU`; `**autowu.settings.PAPER` for the published behaviour.
 
     Returns:
@@ -138,7 +141,8 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 
 def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
     """With the pace that fits most of the record: whether the fall of the probe was spread."""
-    tolerance = min(LR_TOLERANCE, max(recorded.resolution, LEAST_TOLERANCE))
+    # The first LR is rounded, too: of three digits the two together may be off by 1 %.
+    tolerance = min(MOST_TOLERANCE, max(recorded.resolution, LEAST_TOLERANCE))
 
     def num_fitting(spread_lr: float | None) -> int:
         scheduler.begin_at(first_lr, spread_lr=spread_lr)

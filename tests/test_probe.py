@@ -436,6 +436,16 @@ def test_a_replay_tells_paces_apart_that_differ_by_less_than_few_digits_do(
         assert again.lr_at(240) == run.lr_at(240)
 
 
+def test_three_digits_tell_how_far_the_fall_was_spread() -> None:
+    spread_lr = probe_lrs(1e-5, 1.0)[14] / MAX_DISTANCE  # 0.01093, whose digits hide most
+    run = Training(260).scheduler
+    run.begin_at(spread_lr, spread_lr=spread_lr)
+    lrs = [float(f"{run.lr_at(step):.3g}") for step in range(100)]
+    settings: dict[str, Any] = {"lrs": lrs, "sweep": "adaptive", "patience": 10**6}
+    again = replay([2.0] * 100, 260, 10, first_lr=spread_lr, **settings)
+    assert again.lr_at(130) == pytest.approx(run.lr_at(130), rel=1e-9)
+
+
 @pytest.mark.parametrize("spread_lr", [None, NEAR_5E_4])
 @pytest.mark.parametrize("wrong", [{"max_lr": 0.05}, {"total_steps": 1_500}])
 def test_another_pace_is_not_taken_for_that_of_a_spread_fall(
