@@ -16,7 +16,7 @@ from autowu.sweep import MAX_RUN_UP, first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
 LEAST_TOLERANCE = 1e-6  # ours, relative: to tell one pace from another by all digits there are
-MOST_TOLERANCE = 1.01e-2
+MOST_TOLERANCE = 1.01e-2  # ours: a row and the first LR, each rounded to three digits
 NUM_COMPARED = 10  # ours: recorded steps, at least, that tell which other sweep it was
 
 
@@ -141,7 +141,6 @@ def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
 
 def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs) -> None:
     """With the pace that fits most of the record: whether the fall of the probe was spread."""
-    # The first LR is rounded, too: of three digits the two together may be off by 1 %.
     tolerance = min(MOST_TOLERANCE, max(recorded.resolution, LEAST_TOLERANCE))
 
     def num_fitting(spread_lr: float | None) -> int:

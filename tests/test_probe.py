@@ -391,17 +391,18 @@ def test_a_sweep_after_a_spread_fall_is_saved_and_goes_on(first: float) -> None:
     assert (min(test.lr for test in other.tests) < 5e-4) == (first < 5e-4)
 
 
-NEAR_5E_4 = probe_lrs(1e-5, 1.0)[9] / MAX_DISTANCE  # of the LRs that a probe can find
+SPREAD_LR = probe_lrs(1e-5, 1.0)[9] / MAX_DISTANCE  # 3.7e-4, one that a probe can find
 
 
 @pytest.mark.parametrize(
     ("first", "spread_lr", "max_lr", "digits", "skipped"),
     [
-        (NEAR_5E_4 / 10, NEAR_5E_4, 1.0, 17, 0),
-        (2e-4, NEAR_5E_4, 1.0, 4, 0),
-        (2e-4, NEAR_5E_4, 1.0, 6, 3),
-        (NEAR_5E_4, NEAR_5E_4, 1.0, 17, 3),
+        (SPREAD_LR / 10, SPREAD_LR, 1.0, 17, 0),
+        (2e-4, SPREAD_LR, 1.0, 4, 0),
+        (2e-4, SPREAD_LR, 1.0, 6, 3),
+        (SPREAD_LR, SPREAD_LR, 1.0, 17, 3),
         (5e-5, None, 1.0, 17, 0),
+        (5e-5, None, 4e-3, 17, 0),
         (5e-5, None, 4e-3, 3, 3),
     ],
 )
@@ -419,6 +420,7 @@ def test_a_replay_is_told_by_the_recorded_lrs_how_far_the_fall_was_spread(
         assert again.start_lr == pytest.approx(found.start_lr, rel=0.02)
         if digits == 17 and not skipped:
             assert again.tests == found.tests
+            assert again.start_lr == found.start_lr
     with pytest.raises(OtherSweepError) as caught:
         replay(losses, 600, 10, lrs=lrs, max_lr=max_lr, sweep="fixed")
     assert caught.value.fitting == {"sweep": "adaptive", "first_lr": pytest.approx(lrs[0])}
@@ -428,9 +430,9 @@ def test_a_replay_is_told_by_the_recorded_lrs_how_far_the_fall_was_spread(
 def test_a_replay_tells_paces_apart_that_differ_by_less_than_few_digits_do(
     total_steps: int,
 ) -> None:
-    for spread_lr in (None, NEAR_5E_4):
+    for spread_lr in (None, SPREAD_LR):
         run = Training(total_steps).scheduler
-        run.begin_at(NEAR_5E_4 / 10, spread_lr=spread_lr)
+        run.begin_at(SPREAD_LR / 10, spread_lr=spread_lr)
         lrs = [run.lr_at(step) for step in range(100)]
         again = replay([2.0] * 100, total_steps, 10, lrs=lrs, sweep="adaptive", patience=10**6)
         assert again.lr_at(240) == run.lr_at(240)
@@ -446,7 +448,7 @@ def test_three_digits_tell_how_far_the_fall_was_spread() -> None:
     assert again.lr_at(130) == pytest.approx(run.lr_at(130), rel=1e-9)
 
 
-@pytest.mark.parametrize("spread_lr", [None, NEAR_5E_4])
+@pytest.mark.parametrize("spread_lr", [None, SPREAD_LR])
 @pytest.mark.parametrize("wrong", [{"max_lr": 0.05}, {"total_steps": 1_500}])
 def test_another_pace_is_not_taken_for_that_of_a_spread_fall(
     spread_lr: float | None, wrong: dict[str, Any]

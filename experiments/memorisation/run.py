@@ -6,7 +6,6 @@ A row for each run in results.csv; `--tables` makes the README's tables and the 
 """
 
 import dataclasses
-import math
 import statistics
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from autowu import sweep
 from autowu.probe import NUM_SAMPLES
 from experiments.report import compare
+from experiments.sweep.run import EARLIER_RULES, PROBED_LOW
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
 from experiments.training.methods import AUTOWU, warmup_cosine
@@ -76,7 +75,7 @@ class MemorisationCell:
             recipe = OURS[self.method]
         else:
             recipe = warmup_cosine(PEAKS[self.method], WARMUP, self.epochs)
-        as_before = mock.patch.object(sweep, "SPREAD_POWER", -math.inf)
+        as_before = mock.patch.object(*EARLIER_RULES[PROBED_LOW])
         with as_before if self.method == LOW else nullcontext():
             outcome = train(task, recipe, batch_size=BATCH_SIZE, epochs=self.epochs, seed=self.seed)
         half = outcome.total_steps // 2
