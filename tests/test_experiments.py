@@ -274,26 +274,29 @@ def test_the_best_peak_of_a_fine_tuning_is_the_reference_seed_by_seed() -> None:
 
 
 def test_memorisation_compares_with_the_best_peak_on_the_same_images() -> None:
-    low, high, *_ = memorisation.PEAKS
+    plain, augmented, short, vgg, *_ = memorisation.SETTINGS
+    _, low, high, *_ = memorisation.PEAKS
     accuracies = [
-        *(("none", 20, low, 50.0), ("none", 20, high, 60.0), ("none", 20, "AutoWU", 59.0)),
-        *(("crop_flip", 20, low, 70.0), ("crop_flip", 20, "AutoWU", 71.0)),
-        *(("crop_flip", 10, high, 50.0), ("crop_flip", 10, "AutoWU", 48.0)),
+        *((plain, low, 50.0), (plain, high, 60.0), (plain, "AutoWU", 59.0)),
+        *((augmented, low, 70.0), (augmented, "AutoWU", 71.0)),
+        *((short, high, 50.0), (short, "AutoWU", 48.0)),
+        *((vgg, high, 90.0), (vgg, "AutoWU", 93.0)),
     ]
     rows = [
-        memorisation.MemorisationCell(augment, epochs, method, seed, NOWHERE).key()
+        memorisation.MemorisationCell(setting, method, seed, NOWHERE).key()
         | {"test_accuracy": str(accuracy + seed), "start_lr": "0.01" if method == "AutoWU" else ""}
         | {"loss_at_half": "0.5", "train_loss": "0.25"}
-        for augment, epochs, method, accuracy in accuracies
+        for setting, method, accuracy in accuracies
         for seed in (0, 1)
     ]
     lines = memorisation.table(rows).splitlines()[2:]
-    shown = [line for line in lines if "AutoWU |" in line]
+    shown = [line for line in lines if "AutoWU |" in line and "0.01" in line]
     equal = "0.500 ± 0.000 | 0.250 ± 0.000 | 0.01 0.01"
     assert shown == [
         f"| no augmentation, 900 steps | AutoWU | 59.5 ± 0.7 | {equal} | -1.000 | n/a |",
         f"| crops and flips, 900 steps | AutoWU | 71.5 ± 0.7 | {equal} | 1.000 | n/a |",
         f"| crops and flips, 450 steps | AutoWU | 48.5 ± 0.7 | {equal} | -2.000 | n/a |",
+        f"| VGG, crops and flips, 900 steps | AutoWU | 93.5 ± 0.7 | {equal} | 3.000 | n/a |",
     ]
 
 

@@ -139,6 +139,16 @@ def cifar10_wide(root: Path, num_train: int = 5_760, num_test: int = 3_000) -> T
     return task_of("cifar10_wide", train, test, "none", half_resnet18)  # type: ignore[arg-type]
 
 
+def cifar10_vgg(root: Path) -> Task:
+    """As `cifar10_wide`, with a VGG-11 of half the width: 2.3 million weights, no residuals."""
+    return replace(cifar10_wide(root), name="cifar10_vgg", network=half_vgg11)
+
+
+def cifar10_wide_more(root: Path) -> Task:
+    """As `cifar10_wide`, with three times the images."""
+    return replace(cifar10_wide(root, num_train=17_280), name="cifar10_wide_more")
+
+
 def halved(pixels: Tensor) -> Tensor:
     """(n, channels, height, width) uint8 -> of half the height and width, each the mean of four."""
     return F.avg_pool2d(pixels.float(), 2).round().to(torch.uint8)
@@ -161,14 +171,22 @@ def half_resnet18() -> nn.Module:
     return network
 
 
+def half_vgg11() -> nn.Module:
+    """VGG-11 with batch norms and half of its channels, for 16x16 pixels, one linear layer."""
+    from torchvision.models.vgg import make_layers
+
+    layers = [32, "M", 64, "M", 128, 128, "M", 256, 256, "M", 256, 256]
+    return nn.Sequential(make_layers(layers, batch_norm=True), nn.Flatten(), nn.Linear(256, 10))
+
+
 def named(name: str, root: Path) -> Task:
-    """`digits`, `digits_vit`, `cifar10`, `cifar10_cnn` or `cifar10_wide`; CIFAR lies in `root`."""
+    """A function of this module that makes a task; CIFAR lies in `root`."""
     if name == "digits":
         return digits()
     if name == "digits_vit":
         return digits_vit()
-    on_cifar10 = {"cifar10": cifar10, "cifar10_cnn": cifar10_cnn, "cifar10_wide": cifar10_wide}
-    return on_cifar10[name](root)
+    on_cifar10 = (cifar10, cifar10_cnn, cifar10_wide, cifar10_vgg, cifar10_wide_more)
+    return {make.__name__: make for make in on_cifar10}[name](root)
 
 
 def read_parquet(root: Path, split: str, count: int) -> tuple[Tensor, Tensor]:
