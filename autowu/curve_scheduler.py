@@ -10,16 +10,21 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from autowu.group_lrs import (
     check_added_groups,
-    check_saved_groups,
+    check_saved_lrs,
     copy_lr,
     lr_scale,
+    lrs_of_others,
+    put_back,
     reference_lr,
     separate_shared_lrs,
     set_lr,
+    to_cpu,
     to_number,
     to_ratio,
     with_added_groups,
 )
+from autowu.saved_state import loaded_whole
+from autowu.settings import check_integer, check_number
 
 
 class CurveScheduler(LRScheduler):
@@ -43,7 +48,8 @@ class CurveScheduler(LRScheduler):
         last_epoch: optimizer steps done before, minus 1; for going on without a saved state.
 
     Raises:
-        TypeError: `optimizer` is no Optimizer, or the LR or the `lr_scale` of a group no number.
+        TypeError: `optimizer` is no Optimizer, `curve` no function, or the LR or the `lr_scale` of
+            a group no number.
         ValueError: one of these is negative or not finite.
     """
 
@@ -60,6 +66,8 @@ class CurveScheduler(LRScheduler):
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+        if not callable(curve):
+            raise TypeError(f"curve must be a function of the steps done, got {curve!r}")
         separate_shared_lrs(optimizer)
         self.curve = curve
         self.absolute = absolute
@@ -103,8 +111,9 @@ class CurveScheduler(LRScheduler):
         return {
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "base_lrs": [copy_lr(lr) for lr in self.base_lrs],
-            "reference_lr": self.reference_lr,
+            "reference_lr": self.reference_lr,  # which knows all groups
+            "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
+            "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -113,25 +122,32 @@ class CurveScheduler(LRScheduler):
         Raises:
             ValueError: it is no such state, or that of an optimizer with more groups.
         """
-        self._check_state(state_dict)
-        self.last_epoch = state_dict["last_epoch"]
-        self._step_count = state_dict["step_count"]
-        self.base_lrs = [copy_lr(lr) for lr in state_dict["base_lrs"]]
-        self._reference_lr = state_dict["reference_lr"]
-        self._shares = []
+        with loaded_whole(self):
+            self._load(state_dict)
         self._write_lrs()
+        if self.last_epoch >= 0:
+            put_back(self.optimizer, state_dict.get("other_lrs", []))
+
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        self._check_state(state_dict)
+        self.last_epoch = check_integer("last_epoch", state_dict["last_epoch"], -1)
+        self._step_count = check_integer("step_count", state_dict["step_count"], 0)
+        self.base_lrs = [copy_lr(lr) for lr in state_dict["base_lrs"]]
+        self._reference_lr = check_number("reference_lr", state_dict["reference_lr"])
+        self._shares = []
 
     def _check_state(self, state_dict: dict[str, Any]) -> None:
         if not isinstance(state_dict, dict):
             raise ValueError(
                 f"not a state_dict of {type(self).__name__}: {type(state_dict).__name__}"
             )
-        missing = self.state_dict().keys() - state_dict.keys()
+        # Earlier versions did not note the LRs of others.
+        missing = self.state_dict().keys() - {"other_lrs"} - state_dict.keys()
         if missing:
             raise ValueError(
                 f"not a state_dict of {type(self).__name__}: {', '.join(sorted(missing))} missing"
             )
-        check_saved_groups(state_dict["base_lrs"], len(self.optimizer.param_groups))
+        check_saved_lrs({"other_lrs": []} | state_dict, len(self.optimizer.param_groups))
 
     def _write_lrs(self) -> None:
         """Put the LR of `last_epoch` into every group; a tensor LR is filled, never replaced."""

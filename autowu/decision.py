@@ -73,9 +73,11 @@ def decide(
     )
     # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
     lrs = [sweep.lr(first_step + x * window) for x in evidence.positions]
+    # Rounding takes the mean of equal LRs below them, and below `min_lr` a state is refused.
+    lr_at_minimum = min(max(math.fsum(lrs) / len(lrs), min(lrs)), max(lrs))
     counts = sweep.lr(step) >= sweep.least_lr
     probabilities = evidence.probabilities if counts else [0.0] * settings.num_tests
-    test = _test(step, sweep, settings, probabilities, math.fsum(lrs) / len(lrs))
+    test = _test(step, sweep, settings, probabilities, lr_at_minimum)
     found = num_consecutive_positive([*tests, test]) >= settings.patience
     at_cap = step >= settings.warmup_steps
     start_lr = test.lr_at_minimum

@@ -16,6 +16,12 @@ def copy_lr(lr: Any) -> Any:
     return float(lr) if isinstance(lr, Real) else lr
 
 
+def to_cpu(lr: Any) -> Any:
+    """A copy for a state."""
+    copy = copy_lr(lr)
+    return copy.cpu() if isinstance(copy, Tensor) else copy
+
+
 def to_number(lr: Any) -> float:
     """A learning rate as a number; none is 0."""
     return 0.0 if lr is None else float(lr)
@@ -44,10 +50,10 @@ def to_ratio(base_lr: Any, reference: float) -> float:
     return lr / reference if lr and reference else 1.0
 
 
-def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> Any:
+def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> float:
     """The factor on a group's LR that the group gives, or another where it has none, or None."""
     scale = group.get("lr_scale")
-    return otherwise if scale is None else scale
+    return otherwise if scale is None else float(scale)
 
 
 def check_added_groups(groups: Sequence[dict[str, Any]], num_known: int) -> None:
@@ -59,28 +65,62 @@ def check_added_groups(groups: Sequence[dict[str, Any]], num_known: int) -> None
     """
     for index, group in enumerate(groups[num_known:], num_known):
         for key in ("initial_lr" if "initial_lr" in group else "lr", "lr_scale"):
-            value = group.get(key)
-            if value is None:
-                continue
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
-                raise TypeError(
-                    f"{key} of parameter group {index} must be a number or a 0-d tensor, got "
-                    f"{type(value).__name__} {value!r}"
-                )
-            if not 0.0 <= float(value) < math.inf:
-                raise ValueError(
-                    f"{key} of parameter group {index} must be finite and at least 0, got {value}"
-                    + ": it is the lr that the group came with" * (key == "initial_lr")
-                )
+            where = f"of parameter group {index}"
+            note = ": it is the lr that the group came with" * (key == "initial_lr")
+            _check_lr(f"{key} {where}", group.get(key), note)
 
 
-def check_saved_groups(base_lrs: Sequence[Any], num_groups: int) -> None:
-    """Raise ValueError where a state has the base LRs of more groups than the optimizer has."""
-    if len(base_lrs) > num_groups:
-        raise ValueError(
-            f"the state is that of {len(base_lrs)} parameter groups, the optimizer has {num_groups}"
+def check_saved_lrs(state: dict[str, Any], num_groups: int) -> None:
+    """Look at the `base_lrs` and `other_lrs` of a state, each a list of LRs, any of them None.
+
+    Raises:
+        TypeError: an LR is neither a number nor a tensor of one element.
+        ValueError: one is negative or not finite, or there are more than the optimizer's groups.
+    """
+    for name in ("base_lrs", "other_lrs"):
+        lrs = state[name]
+        if len(lrs) > num_groups:
+            raise ValueError(
+                f"the state is that of {len(lrs)} parameter groups, the optimizer has {num_groups}"
+            )
+        for index, lr in enumerate(lrs):
+            _check_lr(f"{name}[{index}] of the state", lr)
+
+
+def _check_lr(name: str, value: Any, note: str = "") -> None:
+    if value is None:
+        return
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
+        raise TypeError(
+            f"{name} must be a number or a 0-d tensor, got {type(value).__name__} {value!r}"
         )
+    if not 0.0 <= float(value) < math.inf:
+        raise ValueError(f"{name} must be finite and at least 0, got {value}{note}")
+
+
+def lrs_of_others(optimizer: Optimizer, last_lrs: Sequence[Any]) -> list[Any]:
+    """The LR of each group in which another than the scheduler has written, None for the rest.
+
+    Of a group that came in since its last step, too, or after its turn in a SequentialLR.
+
+    Args:
+        optimizer: whose groups.
+        last_lrs: what the scheduler wrote last into its first groups.
+    """
+    others: list[Any] = []
+    for index, group in enumerate(optimizer.param_groups):
+        is_known = index < len(last_lrs)
+        is_own = is_known and to_number(group["lr"]) == to_number(last_lrs[index])
+        others.append(None if is_own else to_cpu(group["lr"]))
+    return others
+
+
+def put_back(optimizer: Optimizer, lrs: Sequence[Any]) -> None:
+    """Write what `lrs_of_others` said."""
+    for group, lr in zip(optimizer.param_groups, lrs, strict=False):
+        if lr is not None:
+            set_lr(group, lr)
 
 
 def with_added_groups(optimizer: Optimizer, base_lrs: Sequence[Any]) -> list[Any]:

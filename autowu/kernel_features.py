@@ -7,7 +7,7 @@ from node values to Chebyshev coefficients,
     phi(x) = T(x) C U diag(sqrt(l)),    k(x, x') = phi(x) phi(x')'
 
 where `T(x)` holds the Chebyshev polynomials at `x`. Eigenvalues at the level of rounding are
-dropped; the squared-exponential kernel of length-scale 0.2 keeps about 25 of 40. Interpolation
+dropped; the squared-exponential kernel of length-scale 0.2 keeps 20 of 40. Interpolation
 in Chebyshev points: Trefethen, Approximation Theory and Approximation Practice, chapters 2-4.
 """
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from autowu.optimizer_wrapper import OptimizerWrapper
+from autowu.settings import check_number
 
 CPU_BATCH = 2**17  # numbers; with their gradients 1 MiB in float32
 
@@ -68,7 +69,7 @@ class LARS(OptimizerWrapper):
             kind = type(base_optimizer).__name__
             raise TypeError(f"base_optimizer must be a torch Optimizer, got {kind}")
         for name, value in (("eps", eps), ("trust_coef", trust_coef)):
-            if not (math.isfinite(value) and value >= 0):
+            if not 0.0 <= check_number(name, value) < math.inf:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         decays = [group.get("weight_decay", 0.0) for group in base_optimizer.param_groups]
         if not always_adapt and all(isinstance(each, float | int) and each == 0 for each in decays):

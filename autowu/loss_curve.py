@@ -268,9 +268,9 @@ class Interval:
             nothing = torch.where(weight == 0, 0.0, math.nan)
             weighted: Tensor | float = torch.where(weight > 0, loss * weight, nothing)
         else:
-            weight = _checked_float(weight, allow_integers=True, name="weight")
+            given, weight = weight, _checked_float(weight, allow_integers=True, name="weight")
             if not 0 <= weight < math.inf:
-                raise ValueError(f"weight must be finite in float32 and not negative, got {weight}")
+                raise ValueError(f"weight must be finite in float32 and not negative, got {given}")
             if isinstance(loss, Tensor):
                 weighted = loss.float() * weight if weight else 0.0
             else:

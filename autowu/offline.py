@@ -11,7 +11,7 @@ from torch import Tensor
 from autowu.probe import MAX_DISTANCE, probe_lrs
 from autowu.recorded_lrs import RecordedLRs
 from autowu.scheduler import AutoWU, Phase
-from autowu.settings import SchedulerSettings
+from autowu.settings import SchedulerSettings, check_number
 from autowu.sweep import MAX_RUN_UP, first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
@@ -131,11 +131,18 @@ def follows_decay(scheduler: AutoWU, lrs: Sequence[float]) -> bool:
 
 def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
     """A scheduler before its first step, on an optimizer of nothing."""
+    for name in ("last_epoch", "process_group"):
+        if name in settings:
+            raise TypeError(f"replay takes no {name}: it is one run, from its first step on")
     parameter = torch.zeros(1, requires_grad=True, device="cpu")
     sweep = {"sweep": "fixed" if first_lr is None else "adaptive"}
     scheduler = AutoWU(torch.optim.SGD([parameter], lr=1.0), **(sweep | settings))
     if first_lr is not None:
-        scheduler.begin_at(first_lr)
+        check_number("first_lr", first_lr)
+        try:
+            scheduler.begin_at(first_lr)
+        except ValueError as error:
+            raise ValueError(f"first_lr={first_lr}: {error}") from None
     return scheduler
 
 

@@ -23,6 +23,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import torch
@@ -223,7 +224,7 @@ def checked_loss(loss: object) -> float:
     """A loss that `take_step` returned; TypeError for anything else."""
     if isinstance(loss, Tensor) and loss.dim() == 0:
         return float(loss.detach())
-    if isinstance(loss, float):
-        return loss
+    if isinstance(loss, Real) and not isinstance(loss, Integral):  # NumPy's, too
+        return float(loss)
     what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
     raise TypeError(f"take_step must return the loss, a float or a 0-d tensor, got {what}")

@@ -1,13 +1,36 @@
 """A saved state of AutoWU: whether it is whole and undamaged, and those of earlier versions."""
 
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
-from autowu.group_lrs import check_saved_groups
+from autowu.group_lrs import check_saved_lrs
 from autowu.settings import SchedulerSettings, check_integer
 
-STATE_VERSION = 6
+STATE_VERSION = 7
+
+
+@contextmanager
+def loaded_whole(scheduler: Any) -> Iterator[None]:
+    """A block that loads a state: where it fails the scheduler is as it was before.
+
+    What is loaded must replace objects, and change none.
+
+    Raises:
+        ValueError: whatever a damaged state leads to.
+    """
+    before = scheduler.__dict__.copy()
+    try:
+        yield
+    except Exception as error:
+        scheduler.__dict__.clear()
+        scheduler.__dict__.update(before)
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(
+            f"not a state_dict of {type(scheduler).__name__}, or a damaged one: {error!r}"
+        ) from error
 
 
 def of_this_version(state: Any) -> Any:
@@ -15,8 +38,8 @@ def of_this_version(state: Any) -> Any:
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
     by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
-    5 skipped steps were not counted. Only after a late set-back, and of linear growth,
-    are the tests more frequent now.
+    5 skipped steps were not counted, and until 6 an LR that another had written was not kept. Only
+    after a late set-back, and of linear growth, are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
@@ -28,9 +51,11 @@ def of_this_version(state: Any) -> Any:
         state = state | {"probed_growth": 1.02 if version == 3 else 1.03}
     if version in (1, 2, 3, 4):
         state = state | {"unweighted": []}
-    if version not in (1, 2, 3, 4, 5):
+    if version in (1, 2, 3, 4, 5):
+        state = state | {"num_skipped": 0}
+    if version not in (1, 2, 3, 4, 5, 6):
         return state
-    return state | {"version": STATE_VERSION, "num_skipped": 0}
+    return state | {"version": STATE_VERSION, "other_lrs": []}
 
 
 def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSettings:
@@ -54,7 +79,7 @@ def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSe
     missing = sorted(keys - state.keys())
     if missing:
         raise ValueError(f"not a whole state_dict of AutoWU: {', '.join(missing)} missing")
-    check_saved_groups(state["base_lrs"], num_groups)
+    check_saved_lrs(state, num_groups)
     try:
         settings = SchedulerSettings(**state["settings"])
     except TypeError as error:
@@ -90,7 +115,9 @@ def _check_steps(state: dict[str, Any], settings: SchedulerSettings) -> None:
 
 def _check_lrs(state: dict[str, Any], settings: SchedulerSettings) -> None:
     slow_lr, switch_step, start_lr = state["slow_lr"], state["switch_step"], state["start_lr"]
-    if slow_lr is not None and not settings.min_lr <= slow_lr <= settings.max_lr:
+    slack = 1.0 + 1e-9  # until version 6 rounding could take it out of the bounds
+    least, most = settings.min_lr / slack, settings.max_lr * slack
+    if slow_lr is not None and not least <= slow_lr <= most:
         raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
     if (switch_step is None) != (start_lr is None):
         raise ValueError(f"the state has switch_step={switch_step}, start_lr={start_lr}")

@@ -34,8 +34,11 @@ from autowu.group_lrs import (
     check_added_groups,
     copy_lr,
     lr_scale,
+    lrs_of_others,
+    put_back,
     reference_lr,
     separate_shared_lrs,
+    to_cpu,
     to_number,
     to_ratio,
     with_added_groups,
@@ -45,7 +48,7 @@ from autowu.loss_curve import Interval, LossCurve, num_ranks
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import MinimumTest, num_consecutive_positive
 from autowu.probe import MOST_SKIPPED, TakeStep, find_fall, losses_taken_back, probe_lrs
-from autowu.saved_state import STATE_VERSION, checked_settings, of_this_version
+from autowu.saved_state import STATE_VERSION, checked_settings, loaded_whole, of_this_version
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
@@ -141,7 +144,8 @@ class AutoWU(LRScheduler):
             and vote alike, up to `num_posterior_samples` losses.
         test_interval: "auto" (ours, because budgets of few epochs need it): so often that the LR
             grows by at most 1.2x between tests, if possible at epoch ends; "epoch" (paper); or
-            steps.
+            steps. Until an adaptive sweep sees the loss fall it is tested as often as by "auto",
+            at least.
         fit: "mle" (ours, because it is exact, and the same for losses of any scale): maximum
             likelihood; "adam" (published): 100 steps of Adam on the raw losses.
         at_cap: where decay starts when nothing was found in `W` steps: "minimum" (ours, because
@@ -227,8 +231,8 @@ class AutoWU(LRScheduler):
                 f"{settings.warmup_steps - 1}, got {last_epoch}: a later phase needs its saved "
                 "state (load_state_dict)"
             )
-        if process_group is not None and not dist.is_initialized():
-            raise ValueError("process_group needs torch.distributed.init_process_group() first")
+        if process_group is not None:
+            _check_process_group(process_group)
         if num_ranks(process_group) < 1:
             raise ValueError("process_group must contain this rank, and it does not")
         self._process_group = process_group
@@ -373,8 +377,8 @@ class AutoWU(LRScheduler):
         """Find where the loss begins to fall by steps that are taken back; begin the sweep by it.
 
         The LR goes from `min_lr` to `max_lr` in factors of at most 2 (18 steps at the defaults);
-        `take_step` takes a step at each. The weights, the optimizer and the random states are as
-        before afterwards, bit for bit. Call it before the first `step()`.
+        `take_step` takes a step at each. The weights and buffers, the optimizer and the random
+        states are as before afterwards, bit for bit. Call it before the first `step()`.
 
             few = inputs[:32], targets[:32]  # the same in every step, or the loss is too noisy
 
@@ -391,7 +395,8 @@ class AutoWU(LRScheduler):
         With several ranks call it on all of them, with the same samples or with others; the losses
         are averaged. A GradScaler keeps the scale that it finds; return None where it skips a step.
         What torch.compile returned has its kernels made for the size of its first batch: let
-        `take_step` call the module itself.
+        `take_step` call the module itself. Hooks of the optimizer run: register that of a moving
+        average of the weights after the probe.
 
         Args:
             model: what `take_step` trains.
@@ -548,13 +553,16 @@ class AutoWU(LRScheduler):
                 interval.add(loss)
             if not interval.is_open:
                 raise ValueError(_NOTHING_OBSERVED)
-            interval.commit()
+        if len(self.optimizer.param_groups) != len(self._ratios):
+            self._adopt_groups()  # what is wrong with a new one is said before anything counts
         if self._step_count < 2:
             super().step()  # while it can still warn about the order of the calls
         else:
             self._step_count += 1
             self.last_epoch += 1
             self._write_lrs()
+        if self._switch_step is None:
+            self._interval.commit()
         if self.last_epoch == self._total_steps + 1:
             warnings.warn(
                 f"step {self.last_epoch} of a run of total_steps={self._total_steps}: the decay is"
@@ -601,7 +609,7 @@ class AutoWU(LRScheduler):
         """Average the losses since the last reduction over the ranks; call it on all of them.
 
         One all-reduce in the warmup, none after it. Call it before a checkpoint that one rank
-        writes for all.
+        writes for all; with `fit="adam"` that is the group's rank 0, which alone makes the fits.
         """
         if self._switch_step is None:
             self._curve.extend(*self._interval.reduce(self._process_group, self._device()))
@@ -609,15 +617,21 @@ class AutoWU(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """All that an equal run needs to go on: plain numbers, lists, dicts and CPU tensors.
 
-        Never communicates: losses since the last reduction are this rank's own.
+        Never communicates: losses since the last reduction are this rank's own. LRs that another
+        has written into the groups since, as the next scheduler in a SequentialLR does, are in it.
         """
+        self._adopt_groups()
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {
             "version": STATE_VERSION,
             "settings": self._settings.as_dict(),
             "kernel": self._gp.features.fingerprint() if self._kernel is not None else None,
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "base_lrs": [copy_lr(lr) for lr in self.base_lrs],
+            "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
+            "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
             "reference_lr": self._reference_lr,
             "first_step": self._first_step,
             "last_test_step": self._last_test_step,
@@ -648,16 +662,12 @@ class AutoWU(LRScheduler):
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
         own, own_ratios = self._settings.as_dict(), self._ratios
-        before = self.__dict__.copy()  # what is loaded replaces objects, and changes none
-        try:
-            self._load(of_this_version(state_dict))
-        except ValueError:
-            self.__dict__.update(before)
-            raise
-        except Exception as error:  # whatever a damaged state leads to
-            self.__dict__.update(before)
-            raise ValueError(f"not a state_dict of AutoWU, or a damaged one: {error!r}") from error
+        state = of_this_version(state_dict)
+        with loaded_whole(self):
+            self._load(state)
         self._write_own_lrs()
+        if self.last_epoch >= 0:
+            put_back(self.optimizer, state["other_lrs"])
         saved = [
             f"{name}={value!r} (given: {own[name]!r})"
             for name, value in self._settings.as_dict().items()
@@ -676,7 +686,7 @@ class AutoWU(LRScheduler):
 
     def _load(self, state: Any) -> None:
         num_groups = len(self.optimizer.param_groups)
-        settings = checked_settings(state, self.state_dict().keys(), num_groups)
+        settings = checked_settings(state, self._state().keys(), num_groups)
         self._check_kernel(state["kernel"])
         self._configure(settings)
         self.last_epoch = state["last_epoch"]
@@ -850,6 +860,8 @@ class AutoWU(LRScheduler):
             if group["lr"].__class__ is not float and isinstance(group["lr"], Tensor):
                 last_lrs.append(group["lr"].fill_(value).clone())
             else:
+                if value.__class__ is not float:
+                    value = float(value)  # an optimizer may take no tensor that it did not have
                 group["lr"] = value
                 last_lrs.append(value)
         self._last_lr = last_lrs
@@ -881,6 +893,17 @@ class AutoWU(LRScheduler):
                 "the state was saved with another kernel: construct AutoWU with the kernel of the "
                 f"saved run ({'the default one' if saved is None else 'not the default one'})"
             )
+
+
+def _check_process_group(group: object) -> None:
+    if not dist.is_initialized():
+        raise ValueError("process_group needs torch.distributed.init_process_group() first")
+    # What new_group() gives to ranks that are not in it is no group, either.
+    if not isinstance(group, dist.ProcessGroup) and group != dist.GroupMember.NON_GROUP_MEMBER:
+        raise TypeError(
+            "process_group must come from torch.distributed.new_group(), or from get_group() of a "
+            f"device mesh, got {type(group).__name__} {group!r}"
+        )
 
 
 def _looks_frozen(group: dict[str, Any]) -> bool:

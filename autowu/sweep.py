@@ -53,9 +53,8 @@ PROBED_GROWTH = 1.02  # ours: and after a probe
 MIN_REACH = 3.0  # ours: but so much at least in the longest warmup
 PROBE_REACH = 6.0  # ours: times the LR of the probe, which the longest warmup is to reach
 MAX_RUN_UP = 10.0  # ours: but it begins at most so many times below the LR of the probe
-SPREAD_POWER = (
-    1.5  # ours: of p / h; 15 and 58 (and more) below the rise become 0.14 and 1 times `p`
-)
+# Ours: of p / h; where half of the fall lies 15 and 58 below the rise: from 0.14 and 1 times `p`.
+SPREAD_POWER = 1.5
 PLATEAU_GROWTH = 3.0  # ours: a loss that does not fall while the LR grows so much has had its fall
 
 

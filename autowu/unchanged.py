@@ -23,10 +23,11 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     """A block after which, however it ends, all that training changes is as it was, bit for bit.
 
     Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
-    each module; what is frozen; moments, LRs and whatever else stands in the optimizer's groups;
-    the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and the generators of
-    any of these that modules hold. A copy of them lies on the device meanwhile. Tensors and dicts
-    stay the same objects, for whoever else holds them.
+    each module, and which numbers and tensors its other attributes are (a tensor there that is
+    changed in place stays changed); what is frozen; moments, LRs and whatever else stands in the
+    optimizer's groups; the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and
+    the generators of any of these that modules hold. A copy of them lies on the device meanwhile.
+    Tensors and dicts stay the same objects, for whoever else holds them.
 
     Raises:
         ValueError: a parameter or buffer of a lazy layer has no shape yet.
@@ -45,6 +46,7 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
             afterwards.callback(_restore_optimizer(each, by_id))
         for module in network.modules():
             afterwards.callback(setattr, module, "training", module.training)
+            afterwards.callback(vars(module).update, _values_of(module))
             afterwards.callback(_restore_buffers(module))
         for generator in generators_of(network):
             afterwards.callback(rewinder(generator))
@@ -73,6 +75,18 @@ def generators_of(network: nn.Module) -> list[Any]:
             known.add(id(each))  # it may hold itself
             held += _entries(each)
     return found
+
+
+def _values_of(module: nn.Module) -> dict[str, Any]:
+    """Attributes of a user's module such as a temperature; those of torch's are its wrappers'."""
+    if type(module).__module__.partition(".")[0] == "torch":
+        return {}
+    # A flag is left: what it says has been made, as a cache, may stay.
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if type(value) in (int, float) or isinstance(value, Tensor)
+    }
 
 
 def _restore_tensor(tensor: Tensor) -> Restore:

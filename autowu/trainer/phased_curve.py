@@ -141,10 +141,9 @@ class LateOneCycle(PhasedCurve):
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"peak_lr": self.peak_lr}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._check_state(state_dict)
+    def _load(self, state_dict: dict[str, Any]) -> None:
+        super()._load(state_dict)
         self._take_peak(state_dict["peak_lr"])
-        super().load_state_dict(state_dict)
 
     def _take_peak(self, lr: float | None) -> None:
         self.peak_lr = lr
