@@ -260,6 +260,35 @@ def test_a_loss_is_not_taken_for_an_epoch(loss: Any) -> None:
     assert scheduler.last_epoch == 0
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"last_epoch": "7"},
+        {"step_count": -1},
+        {"base_lrs": [-5.0]},
+        {"base_lrs": 5.0},
+        {"reference_lr": None},
+        {"other_lrs": ["high"]},
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(damage: dict[str, Any]) -> None:
+    scheduler = build(SGD(parameters(), lr=0.5))
+    run(scheduler, 3)
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match=next(iter(damage)) if damage != {"base_lrs": 5.0} else ""):
+        scheduler.load_state_dict(before | damage)
+    assert scheduler.state_dict() == before
+
+
+def test_a_state_that_does_not_know_of_the_lrs_of_others_is_loaded() -> None:
+    first, second = (build(SGD(parameters(), lr=0.5)) for _ in range(2))
+    run(first, 3)
+    state = first.state_dict()
+    del state["other_lrs"]
+    second.load_state_dict(state)
+    assert run(second, 3) == run(first, 3)
+
+
 @pytest.mark.parametrize("state", [None, []])
 def test_what_is_no_state_is_named(state: Any) -> None:
     with pytest.raises(ValueError, match="not a state_dict of CurveScheduler"):

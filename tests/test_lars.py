@@ -359,6 +359,8 @@ def test_bad_arguments_are_refused_by_name() -> None:
         LARS(base, eps=-1e-8)
     with pytest.raises(ValueError, match=r"trust_coef must be at least 0 and finite, got nan"):
         LARS(base, trust_coef=math.nan)
+    with pytest.raises(TypeError, match=r"eps must be a number, got str '1e-8'"):
+        LARS(base, eps="1e-8")  # type: ignore[arg-type]
 
 
 def test_it_says_so_when_it_would_do_nothing() -> None:

@@ -253,6 +253,7 @@ def test_what_is_no_loss_is_refused_and_leaves_no_trace(
         (-0.5, ValueError, "got -0.5"),
         (math.nan, ValueError, "got nan"),
         (math.inf, ValueError, "got inf"),
+        (1e39, ValueError, r"got 1e\+39"),
         ("2", TypeError, "weight must be .*str '2'"),
         (None, TypeError, "weight must be .*NoneType"),
         (torch.ones(2), ValueError, r"weight must be a scalar, got a tensor of shape \(2,\)"),

@@ -125,6 +125,15 @@ def test_settings_are_those_of_autowu() -> None:
         replay([], 100, patience=0)
     with pytest.raises(TypeError, match="patiense"):
         replay([], 100, patiense=3)
+    for name in ("last_epoch", "process_group"):
+        with pytest.raises(TypeError, match=f"replay takes no {name}"):
+            replay([], 100, **{name: 3})
+    with pytest.raises(ValueError, match=r"^first_lr=2\.0: .*from min_lr=1e-05 to below max_lr=1"):
+        replay([], 100, first_lr=2.0)
+    with pytest.raises(ValueError, match=r"^first_lr=0\.1: .*got sweep='fixed'"):
+        replay([], 100, first_lr=0.1, sweep="fixed")
+    with pytest.raises(TypeError, match=r"^first_lr must be a number, got str '0\.1'"):
+        replay([], 100, first_lr="0.1")  # type: ignore[arg-type]
 
 
 def recorded(num_steps: int = TOTAL_STEPS, **settings: Any) -> list[float]:

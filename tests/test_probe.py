@@ -124,6 +124,10 @@ def test_a_step_that_gives_no_loss_is_an_error(
         probe_losses([0.1], lambda lr: None, lambda: answer)
 
 
+def test_a_loss_of_numpy_is_a_loss() -> None:
+    assert probe_losses([0.1], lambda lr: None, lambda: np.float32(0.5)) == [0.5]  # type: ignore[arg-type, return-value]
+
+
 def fall_at(lr: float, spread: float = 1.0) -> Fall:
     """Half of it comes before an LR so many times lower."""
     return Fall(lr, lr / spread)

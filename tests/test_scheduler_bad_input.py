@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim import SGD
+from torch.optim import SGD, AdamW
 
 from autowu import AutoWU, CurveScheduler
 
@@ -80,6 +80,28 @@ def test_a_bad_lr_or_lr_scale_of_a_group_is_named(
         AutoWU(optimizer(**group), 100)
     with pytest.raises(error, match=said):
         CurveScheduler(optimizer(**group), lambda step: 1.0)
+
+
+@pytest.mark.parametrize("scale", [0.5, torch.tensor(0.5)])
+def test_an_lr_that_is_no_tensor_stays_none_whatever_its_lr_scale(scale: Any) -> None:
+    """Optimizers with `foreach` take no tensor."""
+
+    def optimizer() -> AdamW:
+        group = {"params": [torch.zeros(1, requires_grad=True)], "lr_scale": scale}
+        return AdamW([group], lr=0.5)
+
+    for scheduler in (AutoWU(optimizer(), 100), CurveScheduler(optimizer(), lambda step: 1.0)):
+        for _ in range(3):
+            scheduler.optimizer.step()
+            scheduler.step(*[1.0] * isinstance(scheduler, AutoWU))
+            (lr,) = (group["lr"] for group in scheduler.optimizer.param_groups)
+            assert type(lr) is float
+        assert scheduler.get_last_lr() == [lr]
+
+
+def test_a_curve_that_is_none_is_named() -> None:
+    with pytest.raises(TypeError, match="curve must be a function of the steps done, got "):
+        CurveScheduler(SGD([torch.zeros(1, requires_grad=True)], lr=0.5), 0.1)  # type: ignore[arg-type]
 
 
 def test_a_bad_lr_of_a_group_that_is_added_in_mid_run_is_named_too() -> None:

@@ -1,7 +1,9 @@
 """A run that is saved and loaded at any step goes on as if nothing had happened, bit for bit."""
 
 import copy
+import math
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    ExponentialLR,
+    MultiplicativeLR,
+    SequentialLR,
+)
 
-from autowu import AutoWU, loss_gp, replay
+from autowu import AutoWU, CurveScheduler, loss_gp, replay, schedules
 from tests.helpers import assert_same_state
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 90, 15
@@ -236,3 +244,112 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
         build().load_state_dict(build(kernel=matern()).state_dict())
     with pytest.raises(ValueError, match="version 99"):
         build().load_state_dict(state | {"version": 99})
+
+
+def one_after_the_other(optimizer: SGD, first: Any) -> SequentialLR:
+    return SequentialLR(optimizer, [first, ExponentialLR(optimizer, 0.9)], [20])
+
+
+def both_at_once(optimizer: SGD, first: Any) -> ChainedScheduler:
+    return ChainedScheduler([first, MultiplicativeLR(optimizer, lambda _: 0.5)], optimizer)
+
+
+@pytest.mark.parametrize("combine", [one_after_the_other, both_at_once])
+@pytest.mark.parametrize("is_autowu", [True, False], ids=["AutoWU", "CurveScheduler"])
+@pytest.mark.parametrize("optimizer_first", [True, False])
+@pytest.mark.parametrize("num_steps", [10, 20, 30])
+def test_the_lr_that_another_scheduler_wrote_is_not_lost(
+    combine: Any, is_autowu: bool, optimizer_first: bool, num_steps: int
+) -> None:
+    """In a SequentialLR after its turn, in a ChainedScheduler always."""
+
+    def fresh() -> tuple[Any, Any, Any]:
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        curve = partial(schedules.cosine, num_steps=100, start_lr=1.0)
+        one = AutoWU(optimizer, 100) if is_autowu else CurveScheduler(optimizer, curve)
+        return optimizer, one, combine(optimizer, one)
+
+    def go(optimizer: Any, one: Any, schedule: Any, num_steps: int) -> list[float]:
+        lrs = []
+        for step in range(num_steps):
+            if is_autowu:
+                one.observe(2.0 - 0.01 * step)
+            optimizer.step()
+            schedule.step()
+            lrs.append(optimizer.param_groups[0]["lr"])
+        return lrs
+
+    whole, resumed = fresh(), fresh()
+    last_lr = go(*whole, num_steps)[-1]
+    parts = [(0, whole[0].state_dict()), (2, whole[2].state_dict())]
+    for index, state in copy.deepcopy(parts if optimizer_first else parts[::-1]):
+        resumed[index].load_state_dict(state)
+    assert resumed[0].param_groups[0]["lr"] == last_lr
+    assert go(*resumed, 5) == go(*whole, 5)
+
+
+@pytest.mark.parametrize("optimizer_first", [True, False])
+def test_a_group_added_before_a_save_keeps_its_ratio_and_its_first_lr(
+    optimizer_first: bool,
+) -> None:
+    """Even if no step came in between, and the resuming script builds it with another LR."""
+
+    def built(num_groups: int) -> AutoWU:
+        groups = [{"params": [torch.zeros(1, requires_grad=True)]} for _ in range(num_groups)]
+        return AutoWU(SGD(groups, lr=0.1), TOTAL_STEPS)
+
+    def lrs(scheduler: AutoWU) -> list[float]:
+        return [group["lr"] for group in scheduler.optimizer.param_groups]
+
+    whole, resumed = built(1), built(2)
+    go_on(whole, 6)
+    added = {"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01}
+    whole.optimizer.add_param_group(added)
+    parts = [(whole.optimizer.state_dict(), resumed.optimizer), (whole.state_dict(), resumed)]
+    with warnings.catch_warnings(action="ignore"):  # its ratio is another than it was built with
+        for state, part in parts if optimizer_first else parts[::-1]:
+            part.load_state_dict(copy.deepcopy(state))
+    assert lrs(resumed) == lrs(whole)
+    assert lrs(whole)[1] == 0.01
+    assert go_on(resumed, 12) == go_on(whole, 12)
+    assert lrs(resumed) == lrs(whole)
+    assert lrs(whole)[1] == pytest.approx(lrs(whole)[0] / 10)
+
+
+def rising(min_lr: float) -> AutoWU:
+    """The loss rises from the first step on: the sweep is set back to its first LR."""
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    scheduler = AutoWU(optimizer, 200, min_lr=min_lr)
+    noise = np.random.default_rng(0).standard_normal(8)
+    for step in range(8):
+        optimizer.step()
+        scheduler.step(1.9 + (step > 0) * (0.1 + 0.2 * step + 0.01 * float(noise[step])))
+    return scheduler
+
+
+@pytest.mark.parametrize("min_lr", [7e-6, 1.4e-5, 2.8e-5, 5.6e-5, 4.1e-4])
+def test_a_set_back_to_the_first_lr_is_a_state_that_can_be_loaded(min_lr: float) -> None:
+    """The mean of five of these LRs, as it is rounded, lies below them."""
+    assert math.fsum([min_lr] * 5) / 5 < min_lr
+    first = rising(min_lr)
+    state = first.state_dict()
+    assert state["slow_lr"] == min_lr
+    rounded = state | {"version": 6, "slow_lr": math.nextafter(min_lr, 0.0)}  # as version 6 was
+    del rounded["other_lrs"]
+    for saved in (state, rounded):
+        second = AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=0.1), 200, min_lr=min_lr)
+        second.load_state_dict(saved)
+        assert second.get_last_lr() == pytest.approx(first.get_last_lr())
+
+
+def test_a_first_step_that_raises_is_none() -> None:
+    scheduler = build()
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(UserWarning, match=r"before `optimizer.step\(\)`"),
+    ):
+        scheduler.step(1.0)
+    scheduler.optimizer.step()
+    scheduler.step(1.0)
+    assert (scheduler.last_epoch, len(scheduler.losses)) == (1, 1)
+    build().load_state_dict(scheduler.state_dict())

@@ -125,6 +125,34 @@ def test_the_generators_of_an_optimizer_are_the_same_objects_afterwards() -> Non
     assert draw(source) == drawn
 
 
+class Annealed(nn.Linear):
+    """Holds numbers and a tensor that each forward pass replaces."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        self.temperature = 1.0
+        self.scale = torch.ones(2)
+        self.is_ready = False
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.temperature *= 0.9
+        self.scale = self.scale * 2.0
+        self.is_ready = True
+        return super().forward(inputs) * self.scale / self.temperature
+
+
+def test_numbers_and_tensors_that_a_module_replaces_come_back_and_flags_stay() -> None:
+    network = nn.Sequential(Annealed())
+    inner: Any = network[0]
+    held = inner.scale
+    with unchanged(network, torch.optim.SGD(network.parameters(), lr=0.1), CPU):
+        network(torch.ones(2))
+        assert inner.temperature == 0.9
+    assert inner.temperature == 1.0
+    assert inner.scale is held and held.tolist() == [1.0, 1.0]
+    assert inner.is_ready
+
+
 def test_what_is_frozen_in_the_block_is_not_frozen_afterwards() -> None:
     network, optimizer = adagrad()
     with unchanged(network, optimizer, CPU):
