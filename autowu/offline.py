@@ -39,7 +39,10 @@ def advice(settings: str) -> str:
     """What would be right in place of another sweep; `settings` as the user writes them."""
     if settings:
         return f"it begins as recorded with {settings}"
-    return "the settings have to be those of the run that was recorded"
+    return (
+        "the settings have to be those of the run that was recorded, the steps of an epoch among"
+        " them, which say where its tests were"
+    )
 
 
 def replay(
@@ -196,9 +199,10 @@ def _has_probed(lr: float, scheduler: AutoWU) -> bool:
 def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict[str, Any]) -> None:
     (lr,) = scheduler.get_last_lr()
     if not math.isclose(recorded.lrs[row], lr, rel_tol=LR_TOLERANCE):
+        has_fallen = row > 0 and recorded.lrs[row] < recorded.lrs[row - 1]
         raise OtherSweepError(
             f"step {row} was recorded at LR {recorded.lrs[row]:.6g}, and the sweep of this replay"
-            f" has {lr:.6g} there",
+            f" has {lr:.6g} there" + ", as if no test had ended it" * has_fallen,
             _fitting(recorded, row, settings),
         )
 

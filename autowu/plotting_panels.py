@@ -269,7 +269,7 @@ def loss_limits(losses: np.ndarray) -> tuple[float, float]:
 def needs_log_scale(losses: np.ndarray) -> bool:
     """Whether positive losses spread over so many decades that a linear axis hides most."""
     low, middle, high = np.quantile(losses, [0.05, 0.5, 0.95])
-    return bool(high / low > 1000 and high / middle > 30)
+    return bool(high / low > 100 and high / middle > 30)
 
 
 def draw_legend(axes: Axes) -> None:

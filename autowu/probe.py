@@ -99,6 +99,12 @@ def losses_taken_back(
 
     with unchanged(model, optimizer, device), torch.enable_grad():
         losses = probe_losses(lrs, set_lr, step)
+    if not math.isfinite(losses[0]):
+        warnings.warn(
+            f"the first loss of the probe is {losses[0]:g}: it says nothing, and the sweep begins "
+            "at min_lr",
+            stacklevel=3,
+        )
     if len(set(losses)) == 1 and math.isfinite(losses[0]):
         warnings.warn(
             f"all losses of the probe are {losses[0]:g}: its steps changed nothing. Does "

@@ -1,6 +1,6 @@
 """AutoWU in a training loop of your own, four times: as it is, and with what loops often have.
 
-    python examples/plain_pytorch.py plain
+    python examples/plain_pytorch.py
     python examples/plain_pytorch.py accumulation
     python examples/plain_pytorch.py grad_scaler
     torchrun --nproc-per-node 2 examples/plain_pytorch.py ddp
@@ -121,9 +121,10 @@ def digits() -> TensorDataset:
 
 if __name__ == "__main__":
     loops = {loop.__name__: loop for loop in (plain, accumulation, grad_scaler, ddp)}
-    if len(sys.argv) != 2 or sys.argv[1] not in loops:
-        sys.exit(f"usage: plain_pytorch.py {'|'.join(loops)}")
-    found = loops[sys.argv[1]]()
+    chosen = sys.argv[1:] or ["plain"]
+    if len(chosen) != 1 or chosen[0] not in loops:
+        sys.exit(f"usage: plain_pytorch.py [{'|'.join(loops)}]")
+    found = loops[chosen[0]]()
     print(f"warmup of {found.switch_step} steps, then decay from LR {found.start_lr:.3g}")
     if dist.is_initialized():
         time.sleep(0.1)  # a thread of gloo that drops its last tensors later aborts the exit

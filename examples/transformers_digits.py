@@ -49,6 +49,7 @@ def main(resume: str | None = None) -> None:
         per_device_train_batch_size=32,
         logging_strategy="epoch",
         save_strategy="epoch",
+        dataloader_pin_memory=torch.cuda.is_available(),  # without a GPU torch warns of it
         report_to=[],
     )
     trainer = AutoWUTrainer(  # any setting of AutoWU: autowu={"decay": "constant_cosine"}

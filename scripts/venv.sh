@@ -11,7 +11,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-requirements=${1:?"usage: scripts/venv.sh REQUIREMENTS_FILE"}
+requirements=${1:-}
+if [[ $# != 1 || ! -f $requirements ]]; then
+    echo "usage: scripts/venv.sh REQUIREMENTS_FILE (requirements.txt or requirements-dev.txt)" >&2
+    exit 2
+fi
 files=("$requirements")
 while read -r included; do files+=("$included"); done < <(sed -n 's/^-r *//p' "$requirements")
 files+=(pyproject.toml)

@@ -232,19 +232,44 @@ def test_steps_of_a_run_that_probed_are_not_taken_for_a_fixed_sweep(
         error = error_of(["replay", file, *RUN], capsys)
         assert "step 0 was recorded at LR 0.001, and the sweep of this replay has 1e-05" in error
         advice, _, other = error.partition("it begins as recorded with ")[2].partition("; ")
-        assert other.strip() == "or the losses alone, with --ignore-lr"
+        assert other.startswith("or the losses alone, with --ignore-lr, if they come from other")
         flags = advice.split()
         assert flags == ["--sweep", "adaptive", "--first-lr", "0.001"]
         assert replayed(file, capsys, *flags)["switch_step"] == probed.switch_step
 
 
-def test_recorded_lrs_can_be_left_unread(
+def test_recorded_lrs_can_be_left_unread_and_a_line_says_that_they_are_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = replayed(write(tmp_path, as_jsonl(LOSSES)), capsys)
     lrs = [math.nan, *[7.0] * (TOTAL_STEPS - 1)]
     for text in (as_csv(LOSSES, lrs), as_jsonl(LOSSES, lrs)):
-        assert replayed(write(tmp_path, text), capsys, "--ignore-lr") == plain
+        main(["replay", write(tmp_path, text), *RUN, "--json", "--ignore-lr"])
+        out, warning = capsys.readouterr()
+        assert json.loads(out) == plain
+        assert "the column lr, which is left unread, has 7 for step 1, and the sweep" in warning
+
+
+def test_the_advice_for_a_run_with_an_adaptive_sweep_is_not_to_replay_it_as_published(
+    probed: AutoWU, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, as_csv(LOSSES, lrs_of(probed)))
+    error = error_of(["replay", file, *RUN, "--paper"], capsys)
+    assert "the sweep of that run was adaptive, and --paper knows none; or the losses" in error
+    assert "--first-lr" not in error
+
+
+def test_a_replay_with_other_epochs_is_told_of_them(
+    probed: AutoWU, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tests lie elsewhere, so that its warmup goes on where that of the run had ended."""
+    file = write(tmp_path, as_csv(LOSSES, lrs_of(probed)))
+    assert probed.switch_step is not None
+    settings = ["--sweep", "adaptive", "--total-steps", str(TOTAL_STEPS), "--patience", "9"]
+    error = error_of(["replay", file, *settings], capsys)
+    assert f"step {probed.switch_step} was recorded at LR " in error
+    assert "there, as if no test had ended it; the settings have to be those of the run" in error
+    assert "the steps of an epoch among them, which say where its tests were" in error
 
 
 def test_an_lr_that_some_entries_lack_is_an_error(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -49,7 +50,8 @@ def run(options: argparse.Namespace) -> None:
     plot, as_json, paper = settings.pop("plot"), settings.pop("json"), settings.pop("paper")
     if paper and settings["steps_per_epoch"] is None:
         raise ValueError("--paper needs --steps-per-epoch: it tests at the ends of epochs")
-    losses, lrs = read_losses(file, column, with_lrs=not settings.pop("ignore_lr"))
+    ignores_lrs = settings.pop("ignore_lr")
+    losses, lrs = read_losses(file, column, with_lrs=not ignores_lrs)
     total_steps = settings["total_steps"]
 
     from autowu.offline import OtherSweepError, advice, follows_decay, replay
@@ -58,10 +60,16 @@ def run(options: argparse.Namespace) -> None:
     try:
         scheduler = replay(losses, lrs=lrs, **((PAPER if paper else {}) | settings))
     except OtherSweepError as error:
+        if paper and error.fitting.get("sweep") == "adaptive":
+            way_out = "the sweep of that run was adaptive, and --paper knows none"
+        else:
+            way_out = advice(_flags(error.fitting))
         raise ValueError(
-            f"{error.difference}; {advice(_flags(error.fitting))}; or the losses alone, with"
-            " --ignore-lr"
+            f"{error.difference}; {way_out}; or the losses alone, with --ignore-lr, if they come"
+            " from other LRs than the column says"
         ) from None
+    if ignores_lrs:
+        _warn_of_other_lrs(file, column, scheduler)
     _warn_of_lengths(len(losses), total_steps, settings["steps_per_epoch"])
     if plot:
         from autowu.plotting import plot_scheduler
@@ -87,6 +95,25 @@ def run(options: argparse.Namespace) -> None:
     print(to_text(scheduler))
     if plot:
         print(f"plot {plot}")
+
+
+def _warn_of_other_lrs(file: str, column: str, scheduler: "AutoWU") -> None:
+    """A line on the standard error where the losses come from LRs that this replay did not have."""
+    from autowu.offline import LR_TOLERANCE
+
+    try:
+        _, lrs = read_losses(file, column) if file != "-" else (None, None)
+    except ValueError:  # what makes one leave it unread
+        return
+    known = ((step, lr) for step, lr in enumerate(lrs or []) if math.isfinite(lr))
+    step, lr = next(known, (0, scheduler.lr_at(0)))
+    if not math.isclose(lr, scheduler.lr_at(step), rel_tol=LR_TOLERANCE):
+        warnings.warn(
+            f"the column lr, which is left unread, has {lr:g} for step {step}, and the sweep of"
+            f" this replay {scheduler.lr_at(step):g}: if the column is right, the LRs told here are"
+            " not those of the losses",
+            stacklevel=2,
+        )
 
 
 def _warn_of_lengths(num_losses: int, total_steps: int, steps_per_epoch: int | None) -> None:

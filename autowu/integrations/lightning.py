@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
-from autowu.integrations.resuming import check_same_settings
+from autowu.integrations.checks import check_keywords, check_same_settings
 from autowu.scheduler import AutoWU
 
 
@@ -28,7 +28,7 @@ class AutoWUCallback(Callback):
         scheduler: the `AutoWU`; None before training starts.
 
     Raises:
-        TypeError: `total_steps` among the settings.
+        TypeError: `total_steps` among the settings, or what is no keyword of AutoWU.
         ValueError: when training starts, with manual optimization (and so with several
             optimizers), another scheduler, a callback that changes the LR or the accumulation, a
             Trainer that does not know how many steps it will make, or a checkpoint without a
@@ -36,11 +36,11 @@ class AutoWUCallback(Callback):
     """
 
     def __init__(self, **settings: Any) -> None:
-        if "total_steps" in settings:
-            raise TypeError(
-                f"AutoWUCallback takes no total_steps, got {settings['total_steps']!r}: set "
-                "max_steps or max_epochs of the Trainer"
-            )
+        instead = {
+            "total_steps": "set max_steps or max_epochs of the Trainer",
+            "probe": "call the probe of its scheduler in a hook on_train_start of the module",
+        }
+        check_keywords("AutoWUCallback", settings, instead)
         self.scheduler: AutoWU | None = None
         self._settings = settings
         self._saved: dict[str, Any] = {}  # Lightning loads it before the scheduler can be made

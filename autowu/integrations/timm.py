@@ -17,8 +17,11 @@ from typing import Any
 from timm.scheduler.scheduler import Scheduler
 from torch.optim import Optimizer
 
+from autowu.integrations.checks import check_keywords
 from autowu.scheduler import AutoWU, Phase
 from autowu.settings import check_integer
+
+LENGTHS = ("total_steps", "steps_per_epoch")
 
 
 class AutoWUScheduler(Scheduler):
@@ -60,6 +63,8 @@ class AutoWUScheduler(Scheduler):
                 "updates_per_epoch must be a number above 0, len(loader_train) / "
                 f"args.grad_accum_steps, got {windows!r}"
             )
+        instead = {name: "it is made of num_epochs and updates_per_epoch" for name in LENGTHS}
+        check_keywords("AutoWUScheduler", settings, instead)
         super().__init__(optimizer, "lr", t_in_epochs=False)
         self._windows = updates_per_epoch
         self._updates = math.ceil(updates_per_epoch)

@@ -7,6 +7,7 @@ Its state is in every checkpoint, so `trainer.train(resume_from_checkpoint=...)`
 same LRs.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 
-from autowu.integrations.resuming import check_same_settings
+from autowu.integrations.checks import check_keywords, check_same_settings
 from autowu.probe import NUM_SAMPLES
 from autowu.scheduler import AutoWU
 from autowu.settings import SchedulerSettings, check_integer
@@ -29,7 +30,8 @@ class AutoWUMixin(Trainer):
 
     Args:
         *args, **kwargs: of that class. Those of the TrainingArguments that shape another schedule
-            stay at their defaults; `learning_rate` sets the ratios of parameter groups alone.
+            stay at their defaults; `learning_rate` sets the ratios of parameter groups alone, and
+            another than the default gives a warning.
         autowu: keywords of `AutoWU`; None: none. `total_steps` is the Trainer's, and so is
             `steps_per_epoch` unless it is given (None for a dataset without a length).
         probe: samples of the first batch for `AutoWU.probe`, which an adaptive sweep begins with
@@ -41,6 +43,7 @@ class AutoWUMixin(Trainer):
         lr_scheduler: the `AutoWU`; None before training starts.
 
     Raises:
+        TypeError: a keyword that AutoWU does not have.
         TypeError, ValueError: when training starts, for a wrong setting, another scheduler, or
             a checkpoint without a state, or of a run with other settings.
     """
@@ -58,12 +61,12 @@ class AutoWUMixin(Trainer):
     ) -> None:
         if not isinstance(autowu, dict | None):
             raise TypeError(f"autowu must be a dict of AutoWU's keywords, got {autowu!r}")
-        if autowu and "total_steps" in autowu:
-            raise TypeError(
-                f"autowu takes no total_steps, got {autowu['total_steps']!r}: set max_steps or "
-                "num_train_epochs of the TrainingArguments"
-            )
-        self._autowu = autowu or {}
+        instead = {
+            "total_steps": "set max_steps or num_train_epochs of the TrainingArguments",
+            "probe": "give it to the Trainer itself, probe=0",
+        }
+        check_keywords("autowu", autowu or {}, instead)
+        self._autowu: dict[str, Any] = autowu or {}
         self._num_probe_samples = check_integer("probe", probe, 0)
         super().__init__(*args, **kwargs)
         self.add_callback(_SkippedSteps())
@@ -187,6 +190,13 @@ def _check_arguments(args: TrainingArguments) -> None:
                 f"AutoWUTrainer finds the warmup and the LR itself, and the TrainingArguments have "
                 f"{name}={getattr(value, 'value', value)!r}: leave it at its default, {default!r}"
             )
+    if args.learning_rate != type(args).learning_rate:
+        warnings.warn(
+            f"AutoWUTrainer finds the LR itself, from min_lr to max_lr of autowu={{...}}: "
+            f"learning_rate={args.learning_rate!r} of the TrainingArguments plays no part, but for "
+            "the ratios of parameter groups that are made with it",
+            stacklevel=2,
+        )
 
 
 def _check_settings(loaded: SchedulerSettings, wanted: SchedulerSettings) -> None:

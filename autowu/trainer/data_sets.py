@@ -200,6 +200,8 @@ def parquet(root: str, label_column: str | None) -> DataSet:
         raise ConfigError("data.name=parquet: needs `pip install pyarrow`") from None
     folder = Path(root)
     files = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
+    if folder.is_file():
+        raise ConfigError(f"data.root={root}: is a file, must be its folder, {folder.parent}")
     if not files:
         raise ConfigError(f"data.root={root}: holds no .parquet files")
     train_files = _of_split(folder, files, "train")

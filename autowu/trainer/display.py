@@ -1,6 +1,7 @@
 """What a run shows while it trains: a line an epoch, and on a terminal a progress bar."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
@@ -18,10 +19,14 @@ from rich.progress import (
 from autowu.trainer.stdout import say
 
 T = TypeVar("T")
+LONGEST_SILENCE = 60.0  # seconds
 
 
 class Display:
-    """A bar over all optimizer steps with the time left, and at most `max_lines` lines of text."""
+    """A bar over all optimizer steps with the time left, and a line of text every few epochs.
+
+    At most `max_lines` of them, and one after each epoch where these take a minute or more.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,7 @@ class Display:
         self.speaks = speaks
         self.epochs = epochs
         self.every = math.ceil(epochs / max_lines)
+        self._said_at = time.monotonic()
         console = Console()
         self.is_terminal = speaks and console.is_terminal
         self.progress = Progress(
@@ -84,8 +90,10 @@ class Display:
             f"  test {metrics['test_accuracy']:5.2f} %"
             f"  LR {lr:.1e}" + f"  {metrics['phase']}" * self.has_warmup
         )
-        if metrics["epoch"] % self.every == 0 or metrics["epoch"] == self.epochs:
+        is_due = metrics["epoch"] % self.every == 0 or metrics["epoch"] == self.epochs
+        if is_due or time.monotonic() - self._said_at >= LONGEST_SILENCE:
             self.say(line)
+            self._said_at = time.monotonic()
 
     def say(self, line: str) -> None:
         """Print a line, above the bar where there is one."""

@@ -130,10 +130,11 @@ def check_finite(
     """
     for step, (loss, must_be_finite) in enumerate(zip(losses, matters, strict=True), first_step):
         if must_be_finite and not math.isfinite(loss):
-            decay = f"in the decay that began at step {scheduler.switch_step} with LR"
-            where = "in the warmup" if scheduler.switch_step is None else decay
-            lr = "" if scheduler.start_lr is None else f" {scheduler.start_lr:.3g}"
+            begin, lr = scheduler.switch_step, scheduler.start_lr
+            where = "in the warmup"
+            if begin is not None and step >= begin:  # the warmup may have ended since
+                where = f"in the decay that began at step {begin}"
+                where += "" if lr is None else f" with LR {lr:.3g}"
             raise TrainingDiverged(
-                f"the training loss became {loss:g} at step {step}, {where}{lr};"
-                f" {run.last_save('it')}"
+                f"the training loss became {loss:g} at step {step}, {where}; {run.last_save('it')}"
             )

@@ -135,7 +135,8 @@ def begin(found: FoundRun, settings: Settings, state: RunState, ranks: Ranks) ->
         if settings.resume == "never":
             say("resume=never holds for the first start, not for a restart by torchrun or Slurm")
         before = len(saved["ranks"])
-        inexact = f", with {ranks.world_size} ranks instead of {before}: not bit for bit"
+        now = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
+        inexact = f", with {now} instead of {before}: not bit for bit"
         say(
             f"{run.path}: going on after step {progress.step} (epoch {progress.epoch} of"
             f" {settings.epochs} done)" + inexact * (before != ranks.world_size)

@@ -1,0 +1,46 @@
+"""What the adapters refuse, with one message for all of them."""
+
+import inspect
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from autowu.scheduler import AutoWU
+from autowu.settings import SchedulerSettings
+
+KEYWORDS = [*inspect.signature(AutoWU).parameters][2:]  # without the optimizer and the total_steps
+
+
+def check_keywords(owner: str, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:
+    """Refuse what is no keyword of AutoWU before the training starts.
+
+    Args:
+        owner: whom they were given to, for the message.
+        given: their names and values.
+        instead: names that the adapter does not take -> what to do instead.
+
+    Raises:
+        TypeError: naming the keyword, and the nearest right one.
+    """
+    for name, value in given.items():
+        if name in instead:
+            raise TypeError(f"{owner} takes no {name}, got {value!r}: {instead[name]}")
+        if name not in KEYWORDS:
+            near = get_close_matches(name, KEYWORDS, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else f", which has {', '.join(KEYWORDS)}"
+            raise TypeError(f"{owner} got {name}={value!r}, which is no keyword of AutoWU{hint}")
+
+
+def check_same_settings(loaded: SchedulerSettings, wanted: SchedulerSettings) -> None:
+    """Refuse a state of other settings: the LR of a longer run would be 0 where the old one ended.
+
+    Raises:
+        ValueError: naming the first setting that differs.
+    """
+    old, new = loaded.as_dict(), wanted.as_dict()
+    for name in old:
+        if old[name] != new[name]:
+            raise ValueError(
+                f"the checkpoint is that of a run with {name}={old[name]!r}, and this one has "
+                f"{new[name]!r}: AutoWU resumes with the same settings and the same length alone"
+            )
