@@ -19,6 +19,7 @@ from autowu.trainer.config import build_settings
 from tests.fake_data import write_cifar10, write_image_folders
 from tests.test_train import load, main, without_seconds
 
+HERE = str(Path(__file__).parent)
 SHORT = ["data.batch_size=256", "epochs=2", "schedule.probe=0"]  # 10 optimizer steps
 TINY = ["data.batch_size=8", "epochs=1", "model.name=test_vit"]
 
@@ -42,6 +43,7 @@ def fails(settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["data.name=cifar10"], "data_batch_1: missing"),
         (["data.name=imagenet"], "must hold the folders train and val"),
         (["data.name=parquet"], "holds no .parquet files"),
+        (["--config", HERE], f"--config={HERE}: a directory, must be a file"),
         (["data.name=cifar11"], "did you mean cifar10 or"),
         (["model.name=resnet18x"], "did you mean resnet18"),
         (["optimizer.name=adampp"], "did you mean adamp"),

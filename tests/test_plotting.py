@@ -364,6 +364,8 @@ def test_a_band_that_reaches_below_0_stays_in_a_log_panel(
 def test_a_log_scale_is_for_losses_over_many_decades() -> None:
     assert needs_log_scale(10.0 ** np.linspace(2, -4, 100))
     assert not needs_log_scale(np.linspace(2.3, 0.01, 100))
+    falls_by_600 = np.concatenate([np.linspace(2.3, 0.6, 100), np.full(900, 0.004)])
+    assert needs_log_scale(falls_by_600)  # most of it is a line at 0 otherwise
 
 
 def test_the_smoothed_loss_is_that_of_the_schedulers_kernel_at_the_schedulers_steps(

@@ -124,6 +124,14 @@ def test_a_step_that_gives_no_loss_is_an_error(
         probe_losses([0.1], lambda lr: None, lambda: answer)
 
 
+def test_a_probe_without_a_finite_loss_says_so() -> None:
+    network = nn.Linear(2, 1)
+    scheduler = AutoWU(torch.optim.SGD(network.parameters(), lr=0.1), 100)
+    with pytest.warns(UserWarning, match=r"the first loss of the probe is nan: it says nothing"):
+        assert scheduler.probe(network, lambda: math.nan) is None
+    assert scheduler.get_last_lr() == [1e-5]
+
+
 def test_a_loss_of_numpy_is_a_loss() -> None:
     assert probe_losses([0.1], lambda lr: None, lambda: np.float32(0.5)) == [0.5]  # type: ignore[arg-type, return-value]
 

@@ -190,7 +190,7 @@ def test_another_number_of_ranks_goes_on_and_says_that_it_is_not_the_same(
     assert [code for code, _, _ in finish(processes)] == [143, 143]
     ((code, output, error),) = train(mine)
     assert code == 0, error
-    assert "with 1 ranks instead of 2: not bit for bit" in output
+    assert "with 1 rank instead of 2: not bit for bit" in output
     assert summary(runs / "fewer")["total_steps"] == 64
 
 

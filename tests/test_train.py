@@ -581,7 +581,7 @@ def test_a_diverged_decay_ends_the_run_with_one_line(
     assert run(tmp_path / "diverged", *settings) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "the training loss became nan at step" in error
+    assert "the training loss became nan at step 1, in the warmup; " in error
     assert not (tmp_path / "diverged" / "last.pt").exists()  # nothing of it is worth going on from
 
 

@@ -59,6 +59,9 @@ def read_file(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Entry]:
             raise ConfigError(f"--config={file}: is empty, must hold `key: value` lines")
         # OmegaConf's own loader: 1e-5 is a number in it, and a key that stands twice an error.
         tree = OmegaConf.load(io.StringIO(text))  # a pipe can be read but once
+    except IsADirectoryError:
+        of_run = f" (of that run: {file / 'config.yaml'})" * (file / "config.yaml").is_file()
+        raise ConfigError(f"--config={file}: a directory, must be a file{of_run}") from None
     except OSError as error:
         raise ConfigError(f"--config={file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:

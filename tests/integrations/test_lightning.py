@@ -421,3 +421,5 @@ def test_the_steps_of_a_probe_are_none_of_the_run() -> None:
 def test_a_total_steps_of_ones_own_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="no total_steps, got 5: set max_steps or max_epochs"):
         AutoWUCallback(total_steps=5)
+    with pytest.raises(TypeError, match=r"no keyword of AutoWU \(did you mean max_lr\?"):
+        AutoWUCallback(maxlr=1.0)

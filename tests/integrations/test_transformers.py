@@ -1,6 +1,7 @@
 """AutoWUTrainer and AutoWUMixin in Hugging Face's own Trainer, held to a plain loop."""
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -501,7 +502,6 @@ def bare(optimizer: Any) -> AutoWU:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"autowu": {"patiance": 3}}, "patiance"),
         ({"autowu": {"patience": 0}}, "patience.*0"),
         ({"autowu": {"min_lr": 2.0}}, "min_lr"),
         ({"lr_scheduler_type": "cosine"}, "lr_scheduler_type='cosine'"),
@@ -519,6 +519,14 @@ def test_what_it_cannot_serve_is_refused_by_name_before_the_first_step(
     with pytest.raises((ValueError, TypeError), match=message):
         trainer.train()
     assert lrs_of(trainer) == []
+
+
+def test_a_learning_rate_that_plays_no_part_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"learning_rate=0\.1 of the TrainingArguments plays no"):
+        build_trainer(tmp_path, max_steps=2, learning_rate=0.1).train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "AutoWUTrainer finds the LR")
+        build_trainer(tmp_path, max_steps=2).train()
 
 
 def test_an_autowu_of_ones_own_is_fed_like_any_other(tmp_path: Path) -> None:
@@ -553,6 +561,9 @@ def test_the_example_runs_and_resumes_to_the_same_end(
     [
         ("linear", "autowu must be a dict of AutoWU's keywords, got 'linear'"),
         ({"total_steps": 5}, "no total_steps, got 5: set max_steps or num_train_epochs"),
+        ({"probe": 0}, "no probe, got 0: give it to the Trainer itself, probe=0"),
+        ({"patiance": 3}, r"patiance=3, which is no keyword of AutoWU \(did you mean patience"),
+        ({"qqq": 3}, "qqq=3, which is no keyword of AutoWU, which has steps_per_epoch, min_lr"),
     ],
 )
 def test_settings_that_are_not_its_own_are_refused_at_construction(autowu: Any, said: str) -> None:

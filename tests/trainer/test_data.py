@@ -297,6 +297,13 @@ def test_a_damaged_image_is_named(num_workers: int, tmp_path: Path) -> None:
         epoch_of(data, 0)
 
 
+def test_a_parquet_file_in_place_of_its_folder_is_told(tmp_path: Path) -> None:
+    write_parquet(tmp_path, num_train=24, num_test=8)
+    file = next(tmp_path.rglob("train*.parquet"))
+    with pytest.raises(ConfigError, match=f"is a file, must be its folder, {file.parent}$"):
+        load_data("parquet", 8, ranks=Ranks(), root=str(file), augment="none", image_size=None)
+
+
 @pytest.mark.parametrize(("image_size", "augment"), [(None, "none"), (16, "imagenet")])
 def test_a_damaged_image_in_a_parquet_file_is_named_by_its_row(
     image_size: int | None, augment: str, tmp_path: Path
