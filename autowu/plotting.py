@@ -83,12 +83,12 @@ def plot_scheduler(
     if lrs is not None and len(lrs) != len(losses):
         raise ValueError(f"got {len(lrs)} learning rates for {len(losses)} losses")
     settings = scheduler.settings
-    # Of a warmup that goes on, the schedule is known to its cap only.
-    num_steps = (
-        settings.total_steps
-        if scheduler.switch_step is not None
-        else max(scheduler.warmup_steps, scheduler.first_step + len(losses))
-    )
+    if scheduler.switch_step is not None:
+        num_steps = settings.total_steps
+    else:  # of a warmup that goes on, the schedule is known to its cap only
+        num_steps = scheduler.first_step + len(losses)
+        if lrs is None or not len(losses):
+            num_steps = max(scheduler.warmup_steps, num_steps)
     with matplotlib.rc_context(STYLE):
         figure, panels = _figure((LOSS_HEIGHT, TESTS_HEIGHT, LR_HEIGHT), title)
         draw_losses(

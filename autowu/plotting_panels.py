@@ -95,8 +95,9 @@ def draw_losses(
 def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
     """The GP's mean over the warmup, and the band of two standard deviations around it.
 
-    On a log axis both are cut off at half of the lowest loss of the warmup. Where losses count as
-    less than they are, and it shows, a thin line is the most that they count as.
+    On a log axis the band is cut off at half of the lowest loss of the warmup, and the mean is left
+    out where it is within two standard deviations of 0. Where losses count as less than they are,
+    and it shows, a thin line is the most that they count as.
     """
     losses = scheduler.losses
     try:
@@ -109,7 +110,8 @@ def draw_smoothed_loss(axes: Axes, scheduler: AutoWU) -> None:
     positive = losses[losses > 0]
     if axes.get_yscale() == "log" and len(positive):  # what reaches 0 would fall out of the panel
         floor = 0.5 * float(positive.min())
-        mean, low, high = (np.maximum(each, floor) for each in (mean, low, high))
+        mean = np.where(low > 0, np.maximum(mean, floor), math.nan)
+        low, high = (np.maximum(each, floor) for each in (low, high))
     axes.plot(steps, mean, color=STRONG, linewidth=1.4, label="GP mean, ±2 sd")
     finite = losses[losses.isfinite()]
     if _height(axes, curve.ceiling, float(finite.max())) > MIN_GAP:
@@ -197,12 +199,18 @@ def draw_switch(panels: Sequence[Axes], scheduler: AutoWU) -> list[Line2D]:
         panels: all that share the steps; the last one shows the learning rate.
 
     Returns:
-        A line for each mark, labelled with its step, epoch and LR, for a legend; none in a run
-        whose warmup has not ended.
+        A line for each mark, labelled with its step, epoch and LR, for a legend; of a run whose
+        warmup goes on labels alone, and none of one that has not begun.
     """
-    if scheduler.switch_step is None or scheduler.start_lr is None:
-        return []
     steps_per_epoch = scheduler.settings.steps_per_epoch
+    if scheduler.switch_step is None or scheduler.start_lr is None:
+        step, cap = scheduler.last_epoch, scheduler.warmup_steps
+        place, lr = _place(step, steps_per_epoch), scheduler.lr_at(step)
+        told = (
+            f"the warmup goes on at {place}, LR {lr:.3g}",
+            f"it ends at {_place(cap, steps_per_epoch)} at the latest",
+        )
+        return [Line2D([], [], linestyle="none", label=line) for line in told if step > 0]
     origin = scheduler.sweep_step(scheduler.start_lr)
     solid: dict[str, Any] = {"color": STRONG, "linestyle": "-", "linewidth": 1.0}
     dashed: dict[str, Any] = {"color": STRONG, "linestyle": (0, (4, 2.5)), "linewidth": 1.0}

@@ -217,9 +217,23 @@ def test_a_run_in_its_warmup_is_drawn_to_the_cap(
     path = plot_scheduler(scheduler, tmp_path / "run.png")
     assert path.stat().st_size > 1000
     (figure,) = figures
-    assert marks(figure) == []
+    told = marks(figure)
+    assert len(told) == (2 if num_losses else 0)
+    if told:
+        assert told[0].startswith(f"the warmup goes on at step {num_losses} (epoch ")
+        assert told[1] == "it ends at step 40 (epoch 4.00) at the latest"
     low, high = figure.axes[-1].get_xlim()
     assert low < 0 and 40 < high < 42
+
+
+def test_of_recorded_lrs_a_run_in_its_warmup_shows_no_more(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    """The cap of a long run is far away."""
+    scheduler = replay(LOSSES[:20], TOTAL_STEPS, STEPS_PER_EPOCH)
+    lrs = [scheduler.lr_at(step) for step in range(20)]
+    plot_scheduler(scheduler, tmp_path / "run.png", lrs=lrs)
+    assert 20 < figures[0].axes[-1].get_xlim()[1] < 21
 
 
 def test_a_run_without_tests_is_drawn(tmp_path: Path, figures: list[Figure]) -> None:
@@ -356,9 +370,12 @@ def test_a_band_that_reaches_below_0_stays_in_a_log_panel(
     axes = figures[0].axes[0]
     assert axes.get_yscale() == "log"
     drawn = [np.asarray(each.get_ydata(), float) for each in axes.lines]
-    floor = min(each.min() for each in drawn if len(each) == 500)
+    floor = min(np.nanmin(each) for each in drawn if len(each) == 500)
     assert floor == pytest.approx(0.5 * scheduler.losses.min().item())
     assert floor > axes.get_ylim()[0]
+    (mean,) = (line for line in axes.lines if line.get_label() == "GP mean, ±2 sd")
+    is_near_0 = (curve.mean - 2 * curve.std).numpy() <= 0
+    assert np.array_equal(np.isnan(np.asarray(mean.get_ydata(), float)), is_near_0)
 
 
 def test_a_log_scale_is_for_losses_over_many_decades() -> None:

@@ -301,7 +301,7 @@ def test_a_parquet_file_in_place_of_its_folder_is_told(tmp_path: Path) -> None:
     write_parquet(tmp_path, num_train=24, num_test=8)
     file = next(tmp_path.rglob("train*.parquet"))
     with pytest.raises(ConfigError, match=f"is a file, must be its folder, {file.parent}$"):
-        load_data("parquet", 8, ranks=Ranks(), root=str(file), augment="none", image_size=None)
+        load_data("parquet", 8, ranks=Ranks(), root=str(file), label_column=None, **FILES)
 
 
 @pytest.mark.parametrize(("image_size", "augment"), [(None, "none"), (16, "imagenet")])
