@@ -373,6 +373,18 @@ class AutoWU(LRScheduler):
         done, length = step - self._switch_step, self._total_steps - self._switch_step
         return self._decay(done, length, self._start_lr)
 
+    def sweep_step(self, lr: float) -> float:
+        """The step of the sweep, a real number, at which it has the learning rate `lr`.
+
+        Below 0 for an LR below its first.
+
+        Raises:
+            ValueError: an LR that is not positive.
+        """
+        if not lr > 0:
+            raise ValueError(f"sweep_step takes an LR above 0, got {lr}")
+        return self._sweep.step_of(lr)
+
     def probe(self, model: nn.Module, take_step: TakeStep) -> float | None:
         """Find where the loss begins to fall by steps that are taken back; begin the sweep by it.
 
@@ -806,18 +818,6 @@ class AutoWU(LRScheduler):
         if decision is None:
             raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
         return decision
-
-    def sweep_step(self, lr: float) -> float:
-        """The step of the sweep, a real number, at which it has the learning rate `lr`.
-
-        Below 0 for an LR below its first.
-
-        Raises:
-            ValueError: an LR that is not positive.
-        """
-        if not lr > 0:
-            raise ValueError(f"sweep_step takes an LR above 0, got {lr}")
-        return self._sweep.step_of(lr)
 
     def _rank(self) -> int:
         if num_ranks(self._process_group) == 1:
