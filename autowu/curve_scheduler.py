@@ -108,10 +108,12 @@ class CurveScheduler(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The steps done and the base LRs: plain numbers, lists and tensors."""
+        if self.last_epoch >= 0:  # before its turn in a SequentialLR the LRs are another's
+            self._adopt_groups()
         return {
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "reference_lr": self.reference_lr,  # which knows all groups
+            "reference_lr": self._reference_lr,
             "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
             "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
         }

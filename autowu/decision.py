@@ -73,8 +73,9 @@ def decide(
     )
     # Eq. (5): a point x of the window stands for the LR of step x * n, a real number.
     lrs = [sweep.lr(first_step + x * window) for x in evidence.positions]
-    # Rounding takes the mean of equal LRs below them, and below `min_lr` a state is refused.
-    lr_at_minimum = min(max(math.fsum(lrs) / len(lrs), min(lrs)), max(lrs))
+    # Rounding may take the mean of equal LRs out of the bounds, where a state is refused.
+    mean_lr = math.fsum(lrs) / len(lrs)
+    lr_at_minimum = min(max(mean_lr, settings.min_lr), settings.max_lr)
     counts = sweep.lr(step) >= sweep.least_lr
     probabilities = evidence.probabilities if counts else [0.0] * settings.num_tests
     test = _test(step, sweep, settings, probabilities, lr_at_minimum)

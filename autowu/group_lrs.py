@@ -28,11 +28,11 @@ def to_number(lr: Any) -> float:
 
 
 def set_lr(group: dict[str, Any], lr: Any) -> None:
-    """Put a learning rate into a group; a tensor there is filled, never replaced."""
+    """Put a learning rate into a group; a tensor there is filled, never replaced, nor put there."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(lr)
     else:
-        group["lr"] = lr
+        group["lr"] = to_number(lr) if isinstance(lr, Tensor) else lr
 
 
 def reference_lr(base_lrs: Sequence[Any], default: Any) -> float:
@@ -75,7 +75,8 @@ def check_saved_lrs(state: dict[str, Any], num_groups: int) -> None:
 
     Raises:
         TypeError: an LR is neither a number nor a tensor of one element.
-        ValueError: one is negative or not finite, or there are more than the optimizer's groups.
+        ValueError: a base LR is negative or not finite, or there are more than the optimizer's
+            groups.
     """
     for name in ("base_lrs", "other_lrs"):
         lrs = state[name]
@@ -84,10 +85,11 @@ def check_saved_lrs(state: dict[str, Any], num_groups: int) -> None:
                 f"the state is that of {len(lrs)} parameter groups, the optimizer has {num_groups}"
             )
         for index, lr in enumerate(lrs):
-            _check_lr(f"{name}[{index}] of the state", lr)
+            # What another writes is its own affair.
+            _check_lr(f"{name}[{index}] of the state", lr, may_be_any=name == "other_lrs")
 
 
-def _check_lr(name: str, value: Any, note: str = "") -> None:
+def _check_lr(name: str, value: Any, note: str = "", *, may_be_any: bool = False) -> None:
     if value is None:
         return
     is_number = isinstance(value, Real) and not isinstance(value, bool)
@@ -95,7 +97,7 @@ def _check_lr(name: str, value: Any, note: str = "") -> None:
         raise TypeError(
             f"{name} must be a number or a 0-d tensor, got {type(value).__name__} {value!r}"
         )
-    if not 0.0 <= float(value) < math.inf:
+    if not may_be_any and not 0.0 <= float(value) < math.inf:
         raise ValueError(f"{name} must be finite and at least 0, got {value}{note}")
 
 

@@ -134,8 +134,8 @@ def follows_decay(scheduler: AutoWU, lrs: Sequence[float]) -> bool:
 
 def _begun(first_lr: float | None, settings: dict[str, Any]) -> AutoWU:
     """A scheduler before its first step, on an optimizer of nothing."""
-    for name in ("last_epoch", "process_group"):
-        if name in settings:
+    for name, default in (("last_epoch", -1), ("process_group", None)):
+        if settings.get(name, default) != default:
             raise TypeError(f"replay takes no {name}: it is one run, from its first step on")
     parameter = torch.zeros(1, requires_grad=True, device="cpu")
     sweep = {"sweep": "fixed" if first_lr is None else "adaptive"}
@@ -202,7 +202,7 @@ def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict
         has_fallen = row > 0 and recorded.lrs[row] < recorded.lrs[row - 1]
         raise OtherSweepError(
             f"step {row} was recorded at LR {recorded.lrs[row]:.6g}, and the sweep of this replay"
-            f" has {lr:.6g} there" + ", as if no test had ended it" * has_fallen,
+            f" has {lr:.6g} there" + ", as if no test had ended it, or set it back" * has_fallen,
             _fitting(recorded, row, settings),
         )
 

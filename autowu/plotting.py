@@ -65,7 +65,8 @@ def plot_scheduler(
         steps: (n,) optimizer steps done before each loss; if left out, from the scheduler's
             first on.
         losses: (n,) of the whole run; the scheduler's own, those of the warmup, if left out.
-        lrs: (n,) used in these steps; the schedule from its start to its end if left out.
+        lrs: (n,) used in these steps; the schedule from its start to its end if left out, or to
+            its cap while the warmup goes on.
         title: a line over the figure.
         other_lrs_after_warmup: whether the losses after the warmup may have been recorded at other
             LRs than those of the decay: they are fainter, and play no part in the range shown.

@@ -565,16 +565,17 @@ class AutoWU(LRScheduler):
                 interval.add(loss)
             if not interval.is_open:
                 raise ValueError(_NOTHING_OBSERVED)
-        if len(self.optimizer.param_groups) != len(self._ratios):
-            self._adopt_groups()  # what is wrong with a new one is said before anything counts
-        if self._step_count < 2:
-            super().step()  # while it can still warn about the order of the calls
-        else:
-            self._step_count += 1
-            self.last_epoch += 1
-            self._write_lrs()
-        if self._switch_step is None:
-            self._interval.commit()
+        last_epoch = self.last_epoch
+        try:
+            if self._step_count < 2:
+                super().step()  # while it can still warn about the order of the calls
+            else:
+                self._step_count += 1
+                self.last_epoch += 1
+                self._write_lrs()
+        finally:  # a step and its loss count together, whatever is raised in between
+            if self._switch_step is None and self.last_epoch > last_epoch:
+                self._interval.commit()
         if self.last_epoch == self._total_steps + 1:
             warnings.warn(
                 f"step {self.last_epoch} of a run of total_steps={self._total_steps}: the decay is"
@@ -632,7 +633,8 @@ class AutoWU(LRScheduler):
         Never communicates: losses since the last reduction are this rank's own. LRs that another
         has written into the groups since, as the next scheduler in a SequentialLR does, are in it.
         """
-        self._adopt_groups()
+        if self.last_epoch >= 0:  # before its turn in a SequentialLR the LRs are another's
+            self._adopt_groups()
         return self._state()
 
     def _state(self) -> dict[str, Any]:
@@ -899,7 +901,7 @@ def _check_process_group(group: object) -> None:
     if not dist.is_initialized():
         raise ValueError("process_group needs torch.distributed.init_process_group() first")
     # What new_group() gives to ranks that are not in it is no group, either.
-    if not isinstance(group, dist.ProcessGroup) and group != dist.GroupMember.NON_GROUP_MEMBER:
+    if not isinstance(group, dist.ProcessGroup | type(dist.GroupMember.NON_GROUP_MEMBER)):
         raise TypeError(
             "process_group must come from torch.distributed.new_group(), or from get_group() of a "
             f"device mesh, got {type(group).__name__} {group!r}"

@@ -14,6 +14,8 @@ from autowu.random_state import GENERATORS, get_random_state, rewinder, set_rand
 
 # What an optimizer notes of itself.
 PLAIN = (int, float, str, type(None), Tensor, *GENERATORS)
+BUILT_IN = ("torch", "builtins")  # where the classes of a module come from that is torch's own
+WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
 
 Restore = Callable[[], Any]  # puts back what a value was, and returns that value
 
@@ -23,8 +25,8 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     """A block after which, however it ends, all that training changes is as it was, bit for bit.
 
     Parameters, of a momentum encoder too, their gradients, and buffers; the train or eval mode of
-    each module, and which numbers and tensors its other attributes are (a tensor there that is
-    changed in place stays changed); what is frozen; moments, LRs and whatever else stands in the
+    each module, and which numbers, flags and tensors its other attributes are (a tensor there that
+    is changed in place stays changed); what is frozen; moments, LRs and whatever else stands in the
     optimizer's groups; the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and
     the generators of any of these that modules hold. A copy of them lies on the device meanwhile.
     Tensors and dicts stay the same objects, for whoever else holds them.
@@ -78,14 +80,18 @@ def generators_of(network: nn.Module) -> list[Any]:
 
 
 def _values_of(module: nn.Module) -> dict[str, Any]:
-    """Attributes of a user's module such as a temperature; those of torch's are its wrappers'."""
-    if type(module).__module__.partition(".")[0] == "torch":
+    """Attributes of a user's module, such as a temperature, or whether it has its first statistics.
+
+    Not those of torch's own modules, some of which are wrappers that set themselves up once.
+    """
+    classes = type(module).__mro__  # FSDP and parametrizations make a class of torch's of a user's
+    is_wrapper = any(each.__name__ in WRAPPERS for each in classes)
+    if is_wrapper or all(each.__module__.partition(".")[0] in BUILT_IN for each in classes):
         return {}
-    # A flag is left: what it says has been made, as a cache, may stay.
     return {
         name: value
         for name, value in vars(module).items()
-        if type(value) in (int, float) or isinstance(value, Tensor)
+        if type(value) in (bool, int, float, type(None)) or isinstance(value, Tensor)
     }
 
 
@@ -115,6 +121,8 @@ def _restore_buffers(module: nn.Module) -> Restore:
 
     def restore() -> None:
         restored = {name: each() for name, each in saved.items()}
+        if isinstance(module, torch.jit.ScriptModule):  # can neither replace nor add one
+            return
         buffers.clear()
         buffers.update(restored)
 

@@ -268,7 +268,7 @@ def test_a_replay_with_other_epochs_is_told_of_them(
     settings = ["--sweep", "adaptive", "--total-steps", str(TOTAL_STEPS), "--patience", "9"]
     error = error_of(["replay", file, *settings], capsys)
     assert f"step {probed.switch_step} was recorded at LR " in error
-    assert "there, as if no test had ended it; the settings have to be those of the run" in error
+    assert "as if no test had ended it, or set it back; the settings have to be those" in error
     assert "the steps of an epoch among them, which say where its tests were" in error
 
 

@@ -6,6 +6,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gpytorch
 import numpy as np
@@ -340,6 +341,54 @@ def test_a_set_back_to_the_first_lr_is_a_state_that_can_be_loaded(min_lr: float)
         second = AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=0.1), 200, min_lr=min_lr)
         second.load_state_dict(saved)
         assert second.get_last_lr() == pytest.approx(first.get_last_lr())
+
+
+def test_a_step_that_is_interrupted_while_it_writes_the_lr_has_its_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = build()
+    go_on(scheduler, 4)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AutoWU, "_write_lr", Mock(side_effect=KeyboardInterrupt))
+        scheduler.step(1.0)
+    go_on(scheduler, 7)
+    assert (scheduler.last_epoch, len(scheduler.losses)) == (7, 7)
+    build().load_state_dict(scheduler.state_dict())
+
+
+def test_what_another_wrote_may_be_no_lr_and_a_tensor_stays_out_of_a_group_of_floats() -> None:
+    lr = torch.tensor(0.1)
+    saved = AutoWU(torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=lr), TOTAL_STEPS)
+    go_on(saved, 5)
+    for other in (math.nan, 0.25):
+        saved.optimizer.param_groups[0]["lr"].fill_(other)
+        state = saved.state_dict()
+        scheduler = AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=0.1), TOTAL_STEPS)
+        scheduler.load_state_dict(state)
+        (group,) = scheduler.optimizer.param_groups
+        assert type(group["lr"]) is float
+        assert group["lr"] == pytest.approx(other, nan_ok=True)
+
+
+@pytest.mark.parametrize("is_autowu", [True, False], ids=["AutoWU", "CurveScheduler"])
+def test_a_save_before_its_turn_changes_nothing(is_autowu: bool) -> None:
+    """The base LR of a group that comes in meanwhile is that which it has when the turn comes."""
+
+    def base_lrs(saves: bool) -> list[Any]:
+        optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        curve = partial(schedules.cosine, num_steps=100, start_lr=1.0)
+        second = AutoWU(optimizer, 100) if is_autowu else CurveScheduler(optimizer, curve)
+        schedule = SequentialLR(optimizer, [ExponentialLR(optimizer, 0.5), second], [5])
+        optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.01})
+        for _ in range(6):
+            optimizer.step()
+            if saves:
+                second.state_dict()
+            schedule.step()
+            second.observe(1.0) if is_autowu else None
+        return second.base_lrs
+
+    assert base_lrs(saves=True) == base_lrs(saves=False)
 
 
 def test_a_first_step_that_raises_is_none() -> None:

@@ -574,7 +574,7 @@ def test_a_damaged_checkpoint_is_one_line(
     assert "last.pt: not a readable checkpoint" in error
 
 
-def test_a_diverged_decay_ends_the_run_with_one_line(
+def test_a_diverged_run_ends_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = ["schedule.name=warmup_cosine", "optimizer.name=sgd", "optimizer.lr=1e30"]

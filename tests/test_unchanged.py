@@ -126,31 +126,52 @@ def test_the_generators_of_an_optimizer_are_the_same_objects_afterwards() -> Non
 
 
 class Annealed(nn.Linear):
-    """Holds numbers and a tensor that each forward pass replaces."""
+    """Holds numbers and tensors that forward passes replace, and a buffer that the first makes."""
+
+    mask: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__(2, 2)
         self.temperature = 1.0
         self.scale = torch.ones(2)
         self.is_ready = False
+        self.first_mean: torch.Tensor | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         self.temperature *= 0.9
         self.scale = self.scale * 2.0
-        self.is_ready = True
-        return super().forward(inputs) * self.scale / self.temperature
+        if not self.is_ready:
+            self.register_buffer("mask", torch.ones(2))
+            self.first_mean = inputs.mean()
+            self.is_ready = True
+        return super().forward(inputs) * self.scale * self.mask / self.temperature
 
 
-def test_numbers_and_tensors_that_a_module_replaces_come_back_and_flags_stay() -> None:
+@pytest.mark.parametrize("is_parametrized", [False, True])
+def test_numbers_flags_and_tensors_that_a_module_replaces_come_back(is_parametrized: bool) -> None:
     network = nn.Sequential(Annealed())
     inner: Any = network[0]
+    if is_parametrized:  # its class is one of torch's then
+        torch.nn.utils.parametrizations.weight_norm(inner)
     held = inner.scale
     with unchanged(network, torch.optim.SGD(network.parameters(), lr=0.1), CPU):
         network(torch.ones(2))
-        assert inner.temperature == 0.9
-    assert inner.temperature == 1.0
+        assert (inner.temperature, inner.is_ready) == (0.9, True)
+        assert inner.mask is not None
+    assert (inner.temperature, inner.is_ready, inner.first_mean) == (1.0, False, None)
     assert inner.scale is held and held.tolist() == [1.0, 1.0]
-    assert inner.is_ready
+    network(torch.ones(2))  # makes its mask again
+
+
+def test_a_scripted_network_is_as_it_was() -> None:
+    network = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with unchanged(network, optimizer, CPU):
+        network(torch.randn(4, 2)).square().sum().backward()
+        optimizer.step()
+    after = network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_what_is_frozen_in_the_block_is_not_frozen_afterwards() -> None:

@@ -101,8 +101,10 @@ def _warn_of_other_lrs(file: str, column: str, scheduler: "AutoWU") -> None:
     """A line on the standard error where the losses come from LRs that this replay did not have."""
     from autowu.offline import LR_TOLERANCE
 
+    if not Path(file).is_file():  # standard input or a pipe, which can be read but once
+        return
     try:
-        _, lrs = read_losses(file, column) if file != "-" else (None, None)
+        _, lrs = read_losses(file, column)
     except ValueError:  # what makes one leave it unread
         return
     known = ((step, lr) for step, lr in enumerate(lrs or []) if math.isfinite(lr))

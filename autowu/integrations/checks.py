@@ -26,7 +26,7 @@ def check_keywords(owner: str, given: Mapping[str, Any], instead: Mapping[str, s
         if name in instead:
             raise TypeError(f"{owner} takes no {name}, got {value!r}: {instead[name]}")
         if name not in KEYWORDS:
-            near = get_close_matches(name, KEYWORDS, n=1)
+            near = get_close_matches(str(name), KEYWORDS, n=1)
             hint = f" (did you mean {near[0]}?)" if near else f", which has {', '.join(KEYWORDS)}"
             raise TypeError(f"{owner} got {name}={value!r}, which is no keyword of AutoWU{hint}")
 
