@@ -16,6 +16,7 @@ from autowu.random_state import GENERATORS, get_random_state, rewinder, set_rand
 PLAIN = (int, float, str, type(None), Tensor, *GENERATORS)
 BUILT_IN = ("torch", "builtins")  # where the classes of a module come from that is torch's own
 WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel")
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # its train mode, and what torch notes of hooks
 
 Restore = Callable[[], Any]  # puts back what a value was, and returns that value
 
@@ -91,7 +92,8 @@ def _values_of(module: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if type(value) in (bool, int, float, type(None)) or isinstance(value, Tensor)
+        if name not in OF_EVERY_MODULE
+        and (type(value) in (bool, int, float, type(None)) or isinstance(value, Tensor))
     }
 
 
