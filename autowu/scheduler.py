@@ -676,8 +676,8 @@ class AutoWU(LRScheduler):
             ValueError: it is no such state, or does not fit this optimizer or kernel.
         """
         own, own_ratios = self._settings.as_dict(), self._ratios
-        state = of_this_version(state_dict)
         with loaded_whole(self):
+            state = of_this_version(state_dict)
             self._load(state)
         self._write_own_lrs()
         if self.last_epoch >= 0:

@@ -115,11 +115,12 @@ class DivergenceGuard:
         }
 
     def _put_back(self, snapshot: Snapshot) -> None:
+        schedule = self.scheduler.state_dict()
         self.network.load_state_dict(snapshot["network"])
         self.optimizer.load_state_dict(snapshot["optimizer"])
         self.scaler.load_state_dict(snapshot["scaler"])
         # The optimizer's state brought the LR of that time back; loading a state writes the LR.
-        self.scheduler.load_state_dict(self.scheduler.state_dict())
+        self.scheduler.load_state_dict(schedule)
         self.restored_step = snapshot["step"]
 
 
