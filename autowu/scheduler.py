@@ -666,7 +666,8 @@ class AutoWU(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a saved state; restores the settings too and writes the LR into the groups.
 
-        A warning names the settings, and the ratios of groups without an `lr_scale`, that this
+        Where another had written LRs before the save, as the next scheduler of a SequentialLR does,
+        these are written. A warning names the settings, and the ratios of groups without an `lr_scale`, that this
         scheduler was constructed with in vain.
 
         Args:
