@@ -667,8 +667,8 @@ class AutoWU(LRScheduler):
         """Go on from a saved state; restores the settings too and writes the LR into the groups.
 
         Where another had written LRs before the save, as the next scheduler of a SequentialLR does,
-        these are written. A warning names the settings, and the ratios of groups without an `lr_scale`, that this
-        scheduler was constructed with in vain.
+        these are written. A warning names the settings, and the ratios of groups without an
+        `lr_scale`, that this scheduler was constructed with in vain.
 
         Args:
             state_dict: of `AutoWU.state_dict()`.
