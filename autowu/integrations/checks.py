@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from autowu.scheduler import AutoWU
 from autowu.settings import SchedulerSettings
+from autowu.trainer.limits import closest
 
 KEYWORDS = [*inspect.signature(AutoWU).parameters][2:]  # without the optimizer and the total_steps
 
@@ -26,8 +26,7 @@ def check_keywords(owner: str, given: Mapping[str, Any], instead: Mapping[str, s
         if name in instead:
             raise TypeError(f"{owner} takes no {name}, got {value!r}: {instead[name]}")
         if name not in KEYWORDS:
-            near = get_close_matches(str(name), KEYWORDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else f", which has {', '.join(KEYWORDS)}"
+            hint = closest(str(name), KEYWORDS) or f", which has {', '.join(KEYWORDS)}"
             raise TypeError(f"{owner} got {name}={value!r}, which is no keyword of AutoWU{hint}")
 
 
