@@ -1,7 +1,7 @@
 """What a test decides: whether the warmup ends, at which LR decay starts, when the sweep is slow.
 
 Rank 0 decides, and the others hear of it: a decision is a message of numbers, too. Pure functions
-of the losses, the sweep and the tests before; what follows from a decision is in `scheduler.py`.
+of the losses, the sweep and the tests before; what follows from a decision is in `warmup.py`.
 """
 
 import math

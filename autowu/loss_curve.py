@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from autowu.ranks import num_ranks
+
 NUM_VIEWS = 256  # views of slots that are made at a time
 _MAX_FLOAT32 = torch.finfo(torch.float32).max
 
@@ -325,13 +327,6 @@ def _reserved(capacity: int) -> Tensor:
 def _num_since(positions: Sequence[int], start: int) -> int:
     """How many of the ascending positions lie at `start` or behind."""
     return len(positions) - bisect.bisect_left(positions, start)
-
-
-def num_ranks(group: dist.ProcessGroup | None) -> int:
-    """Ranks that share the run; 1 without an initialised process group."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 1
-    return dist.get_world_size(group)
 
 
 def _not_a_loss(loss: Tensor) -> Exception:

@@ -31,8 +31,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from autowu.loss_curve import num_ranks
 from autowu.random_state import get_random_state, rewinder, set_random_state
+from autowu.ranks import num_ranks
 from autowu.unchanged import generators_of, unchanged
 
 GROWTH = 2.0  # ours: at most so much the LR grows from step to step

@@ -1,19 +1,16 @@
 """AutoWU as a PyTorch learning-rate scheduler: Algorithm 1 of arXiv:2107.05855.
 
-Here are the phases, the state and the ranks. The sweep is in `sweep.py`, the probe before it in
-`probe.py`, the curves of the decay in `schedules.py`, when to test is in `intervals.py`, the losses
-are in `loss_curve.py`, the test is in `minimum_test.py`, what follows from it in `decision.py`;
+Here are the phases, the LRs of the groups and the state. What is observed and decided in the warmup
+is in `warmup.py`, the probe before it in `probe.py`; the curves of the decay are in `schedules.py`;
 `saved_state.py` checks a state.
 """
 
 import math
 import warnings
-from dataclasses import asdict
 from enum import Enum
 from functools import partial
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,14 +18,6 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autowu import schedules
-from autowu.decision import (
-    Decision,
-    decide,
-    from_message,
-    lr_at_cap,
-    no_message,
-    to_message,
-)
 from autowu.gpytorch_import import gpytorch
 from autowu.group_lrs import (
     check_added_groups,
@@ -43,11 +32,9 @@ from autowu.group_lrs import (
     to_ratio,
     with_added_groups,
 )
-from autowu.intervals import is_tested_at_cap, next_test_point
-from autowu.loss_curve import Interval, LossCurve, num_ranks
-from autowu.loss_gp import LossGP
 from autowu.minimum_test import MinimumTest, num_consecutive_positive
 from autowu.probe import MOST_SKIPPED, TakeStep, find_fall, losses_taken_back, probe_lrs
+from autowu.ranks import check_process_group, num_ranks
 from autowu.saved_state import STATE_VERSION, checked_settings, loaded_whole, of_this_version
 from autowu.settings import (
     COOLDOWN_DECAYS,
@@ -60,9 +47,9 @@ from autowu.settings import (
     SchedulerSettings,
     SweepKind,
     check_integer,
-    check_number,
 )
-from autowu.sweep import Sweep, first_fall_step, first_lr, growth_where_spread
+from autowu.sweep import Sweep, first_fall_step, first_lr, known_sweep
+from autowu.warmup import Warmup
 
 _NOTHING_OBSERVED = (
     "step() or skip() got no loss in the warmup, and nothing was observed: AutoWU decides by the "
@@ -231,24 +218,14 @@ class AutoWU(LRScheduler):
                 f"{settings.warmup_steps - 1}, got {last_epoch}: a later phase needs its saved "
                 "state (load_state_dict)"
             )
-        if process_group is not None:
-            _check_process_group(process_group)
-        if num_ranks(process_group) < 1:
-            raise ValueError("process_group must contain this rank, and it does not")
+        check_process_group(process_group)
         self._process_group = process_group
         self._kernel = kernel
-        self._configure(settings)
-
-        self._first_step = first_step  # where the observed losses begin
-        if first_step > 0:  # whether the loss has fallen before, nobody knows
-            self._sweep = Sweep(settings, 0)
-        self._last_test_step = first_step
-        self._tests: list[MinimumTest] = []
+        self._configure(settings, first_step)
         self._switch_step: int | None = None
         self._start_lr: float | None = None
         self._diverged = False
         self._num_skipped = 0  # calls of `skip` since the last `step`
-        self._expect_next_test()
 
         separate_shared_lrs(optimizer)
         self._ratios: list[float] = []  # of each group, unless it has an lr_scale
@@ -285,7 +262,7 @@ class AutoWU(LRScheduler):
     @property
     def fall_step(self) -> int | None:
         """Optimizer steps done when an adaptive sweep saw the loss move; None before."""
-        return self._sweep.fall_step or None
+        return self._warmup.sweep.fall_step or None
 
     @property
     def start_lr(self) -> float | None:
@@ -302,7 +279,7 @@ class AutoWU(LRScheduler):
         """
         if self._diverged:
             return False
-        return num_consecutive_positive(self._tests) >= self._settings.patience
+        return num_consecutive_positive(self._warmup.tests) >= self._settings.patience
 
     @property
     def diverged(self) -> bool:
@@ -312,7 +289,7 @@ class AutoWU(LRScheduler):
     @property
     def tests(self) -> list[MinimumTest]:
         """Every test so far, the same on all ranks."""
-        return list(self._tests)
+        return list(self._warmup.tests)
 
     @property
     def losses(self) -> Tensor:
@@ -324,12 +301,13 @@ class AutoWU(LRScheduler):
         """
         if num_ranks(self._process_group) == 1:
             self.synchronize()
-        return self._curve.values.clone()
+        return self._warmup.curve.values.clone()
 
     @property
     def num_nonfinite(self) -> int:
         """How many losses were not finite, and so left out of the tests."""
-        return len(self._curve) - self._curve.num_finite - len(self._curve.unweighted)
+        curve = self._warmup.curve
+        return len(curve) - curve.num_finite - len(curve.unweighted)
 
     @property
     def t_in_epochs(self) -> NoReturn:
@@ -354,12 +332,12 @@ class AutoWU(LRScheduler):
     @property
     def first_step(self) -> int:
         """The step of the first observed loss; 0 unless `last_epoch` was given."""
-        return self._first_step
+        return self._warmup.first_step
 
     @property
     def warmup_steps(self) -> int:
         """`W`, the longest possible warmup in optimizer steps."""
-        return self._warmup_steps
+        return self._settings.warmup_steps
 
     def lr_at(self, step: float) -> float:
         """The LR after `step` optimizer steps, as far as it is known, for a group of ratio 1.
@@ -368,7 +346,7 @@ class AutoWU(LRScheduler):
         sweep alone is known, as if no test changed its pace; it ends at `max_lr`.
         """
         if self._switch_step is None or step < self._switch_step:
-            return self._sweep.lr(step)
+            return self._warmup.sweep.lr(step)
         assert self._start_lr is not None
         done, length = step - self._switch_step, self._total_steps - self._switch_step
         return self._decay(done, length, self._start_lr)
@@ -383,7 +361,7 @@ class AutoWU(LRScheduler):
         """
         if not lr > 0:
             raise ValueError(f"sweep_step takes an LR above 0, got {lr}")
-        return self._sweep.step_of(lr)
+        return self._warmup.sweep.step_of(lr)
 
     def probe(self, model: nn.Module, take_step: TakeStep) -> float | None:
         """Find where the loss begins to fall by steps that are taken back; begin the sweep by it.
@@ -436,7 +414,7 @@ class AutoWU(LRScheduler):
 
         def step() -> Tensor | float | None:
             loss = take_step()
-            if self.last_epoch > 0 or self._interval.is_open:
+            if self.last_epoch > 0 or self._warmup.interval.is_open:
                 raise RuntimeError(
                     "take_step called step() or observe() of the scheduler: in a probe it must take"
                     " an optimizer step and no more. This scheduler has begun its run by that;"
@@ -485,27 +463,11 @@ class AutoWU(LRScheduler):
             ValueError: another LR; the run has begun, or the sweep is fixed.
         """
         self._check_unbegun("begin_at")
-        first = check_number("lr of begin_at", lr)
-        settings, growth = self._settings, None
-        if not settings.min_lr <= first < settings.max_lr:
-            raise ValueError(
-                f"begin_at takes an LR from min_lr={settings.min_lr:g} to below "
-                f"max_lr={settings.max_lr:g}, got {lr}"
-            )
-        if spread_lr is not None:
-            spread = check_number("spread_lr of begin_at", spread_lr)
-            if not first <= spread < settings.max_lr:
-                raise ValueError(
-                    f"spread_lr of begin_at must be an LR from the first one, {first}, to below "
-                    f"max_lr={settings.max_lr:g}, got {spread_lr}"
-                )
-            growth = growth_where_spread(self._warmup_steps, first, spread)
-        self._begin(Sweep(settings, 0, first, growth))
+        self._begin(known_sweep(self._settings, lr, spread_lr))
 
     def _begin(self, sweep: Sweep) -> None:
-        self._sweep = sweep
+        self._warmup.begin(sweep)
         self._write_own_lrs()
-        self._expect_next_test()
 
     def observe(self, loss: Tensor | float, weight: Tensor | float = 1) -> None:
         """Take a loss of the coming `step()`; several are averaged by their weights.
@@ -525,7 +487,7 @@ class AutoWU(LRScheduler):
             TypeError, ValueError: not a scalar, an integer, a DTensor, or a negative weight.
         """
         if self._switch_step is None and self.last_epoch >= 0:
-            self._interval.add(loss, weight)
+            self._warmup.interval.add(loss, weight)
 
     def step(self, loss: Tensor | float | None = None) -> None:
         """Go one optimizer step further; call it after `optimizer.step()`.
@@ -557,10 +519,10 @@ class AutoWU(LRScheduler):
                 f"step() takes the training loss, a float or a 0-d tensor, got the integer {loss}: "
                 "it does not take an epoch; use observe(loss) where step() must have no argument"
             )
-        if self._switch_step is None and self.last_epoch >= self._next_test_step:
+        if self._switch_step is None and self.last_epoch >= self._warmup.next_test_step:
             self._test(self.last_epoch)  # that of the last step was interrupted
         if self._switch_step is None:
-            interval = self._interval
+            interval = self._warmup.interval
             if loss is not None:
                 interval.add(loss)
             if not interval.is_open:
@@ -575,7 +537,7 @@ class AutoWU(LRScheduler):
                 self._write_lrs()
         finally:  # a step and its loss count together, whatever is raised in between
             if self._switch_step is None and self.last_epoch > last_epoch:
-                self._interval.commit()
+                self._warmup.interval.commit()
         if self.last_epoch == self._total_steps + 1:
             warnings.warn(
                 f"step {self.last_epoch} of a run of total_steps={self._total_steps}: the decay is"
@@ -583,7 +545,7 @@ class AutoWU(LRScheduler):
                 stacklevel=2,
             )
         # Last, so that a test that is interrupted leaves a whole step behind; the next call tests.
-        if self._switch_step is None and self.last_epoch >= self._next_test_step:
+        if self._switch_step is None and self.last_epoch >= self._warmup.next_test_step:
             self._test(self.last_epoch)
 
     def skip(self) -> None:
@@ -600,7 +562,7 @@ class AutoWU(LRScheduler):
             return
         num_skipped = self._num_skipped + 1
         if num_skipped <= MOST_SKIPPED:
-            if self._switch_step is None and not self._interval.is_open:
+            if self._switch_step is None and not self._warmup.interval.is_open:
                 raise ValueError(_NOTHING_OBSERVED)
             self._num_skipped = num_skipped
             return
@@ -625,7 +587,7 @@ class AutoWU(LRScheduler):
         writes for all; with `fit="adam"` that is the group's rank 0, which alone makes the fits.
         """
         if self._switch_step is None:
-            self._curve.extend(*self._interval.reduce(self._process_group, self._device()))
+            self._warmup.synchronize(self._device())
 
     def state_dict(self) -> dict[str, Any]:
         """All that an equal run needs to go on: plain numbers, lists, dicts and CPU tensors.
@@ -641,26 +603,16 @@ class AutoWU(LRScheduler):
         return {
             "version": STATE_VERSION,
             "settings": self._settings.as_dict(),
-            "kernel": self._gp.features.fingerprint() if self._kernel is not None else None,
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
             "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
             "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
             "reference_lr": self._reference_lr,
-            "first_step": self._first_step,
-            "last_test_step": self._last_test_step,
-            "fall_step": self._sweep.fall_step,
-            "slow_lr": self._sweep.slow_lr,
-            "probed_growth": self._sweep.probed_growth,
             "switch_step": self._switch_step,
             "start_lr": self._start_lr,
             "diverged": self._diverged,
             "num_skipped": self._num_skipped,
-            "tests": [_plain(test) for test in self._tests],
-            "losses": self._curve.values.clone(),
-            "unweighted": list(self._curve.unweighted),
-            "interval": self._interval.state_dict(),
-            "gp": self._gp.state_dict(),
+            **self._warmup.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -702,45 +654,28 @@ class AutoWU(LRScheduler):
     def _load(self, state: Any) -> None:
         num_groups = len(self.optimizer.param_groups)
         settings = checked_settings(state, self._state().keys(), num_groups)
-        self._check_kernel(state["kernel"])
         self._configure(settings)
+        self._warmup.load_state_dict(state)
         self.last_epoch = state["last_epoch"]
         self._step_count = state["step_count"]
-        self._first_step = state["first_step"]
-        self._last_test_step = state["last_test_step"]
         self._num_skipped = state["num_skipped"]
-        self._sweep = Sweep(settings, state["fall_step"], state["slow_lr"], state["probed_growth"])
         self._switch_step = state["switch_step"]
         self._start_lr = state["start_lr"]
         self._diverged = state["diverged"]
-        self._tests = [
-            MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
-            for test in state["tests"]
-        ]
-        has_weight = torch.ones(len(state["losses"]), dtype=torch.bool, device="cpu")
-        has_weight[state["unweighted"]] = False
-        self._curve.extend(state["losses"], has_weight)
-        self._interval.load_state_dict(state["interval"])
-        self._gp.load_state_dict(state["gp"])
-        self._expect_next_test()
         self.base_lrs = [copy_lr(lr) for lr in state["base_lrs"]]
         self._reference_lr = float(state["reference_lr"])
         self._ratios = [to_ratio(lr, self._reference_lr) for lr in self.base_lrs]
         self.lr_at(self.last_epoch)  # a start_lr that is no number is to fail in here
 
-    def _configure(self, settings: SchedulerSettings) -> None:
+    def _configure(self, settings: SchedulerSettings, first_step: int = 0) -> None:
         """What follows from the settings alone, with nothing observed."""
         self._settings = settings
         self._total_steps = settings.total_steps
-        self._warmup_steps = settings.warmup_steps
-        self._sweep = Sweep(settings, first_fall_step(settings))
         self._decay = schedules.DECAYS[settings.decay]
         if settings.decay in COOLDOWN_DECAYS:
             cooldown_steps = settings.cooldown_fraction * settings.total_steps
             self._decay = partial(self._decay, cooldown_steps=cooldown_steps)
-        self._curve = LossCurve(settings.warmup_steps)
-        self._interval = Interval()
-        self._gp = LossGP(settings.fit, self._kernel, settings.grid_size)
+        self._warmup = Warmup(settings, self._kernel, self._process_group, first_step)
 
     def _check_unbegun(self, method: str) -> None:
         if first_fall_step(self._settings) is not None:
@@ -749,90 +684,27 @@ class AutoWU(LRScheduler):
                 f'{method} is for sweep="adaptive" with growth="exponential", got '
                 f"sweep={own.sweep!r}, growth={own.growth!r}: a fixed sweep begins at min_lr"
             )
-        if self.last_epoch > 0 or self._first_step > 0 or self._interval.is_open:
+        is_open = self._warmup.interval.is_open
+        if self.last_epoch > 0 or self._warmup.first_step > 0 or is_open:
             raise ValueError(
                 f"{method} comes before the first step, and the run stands at step "
-                f"{self.last_epoch}" + " with a loss observed" * self._interval.is_open
+                f"{self.last_epoch}" + " with a loss observed" * is_open
             )
-
-    def _expect_next_test(self) -> None:
-        if self._switch_step is None:
-            sweep = self._sweep
-            self._next_test_step = next_test_point(
-                self._last_test_step, self._settings, is_fast=sweep.is_fast, growth=sweep.growth
-            )
-            # One slot more: a micro-batch of the step after the test may come before it.
-            self._interval.reserve(self._next_test_step - self._last_test_step + 1)
 
     def _test(self, step: int) -> None:
-        """Reduce the losses, let rank 0 decide, and end the warmup if it says so."""
-        settings, curve = self._settings, self._curve
-        num_newest = step - self._last_test_step
-        self.synchronize()
-        # All ranks hold the same losses now, so all see a divergence alike.
-        diverged = settings.fit != "adam" and curve.is_dead(num_newest)
-        if step < self._warmup_steps or diverged or is_tested_at_cap(settings):
-            ended, start_lr, slow_lr, test = self._decide(step, diverged)
-            self._tests.append(test)
-        else:
-            ended, start_lr = True, lr_at_cap(settings, self._sweep, math.nan)
-        self._last_test_step = step
-        if not ended:
-            if not math.isnan(slow_lr):
-                self._sweep = Sweep(settings, step, slow_lr if math.isfinite(slow_lr) else None)
-                self._write_lrs()
-            self._expect_next_test()
-            return
-        self._switch_step, self._start_lr, self._diverged = step, start_lr, diverged
-        self._write_lrs()
-        if diverged:
+        """Test the losses, and begin the decay if that ends the warmup."""
+        num_newest = step - self._warmup.last_test_step
+        end = self._warmup.test(step, self._device())
+        if end is not None:
+            self._switch_step, self._start_lr, self._diverged = step, end.start_lr, end.diverged
+        self._write_lrs()  # the sweep may be another one, too
+        if self._diverged:
             warnings.warn(
                 f"the last {max(num_newest, 2)} training losses before step {step} are not "
                 f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
-                f"{start_lr:.4g}; the weights may need restoring",
+                f"{self._start_lr:.4g}; the weights may need restoring",
                 stacklevel=3,
             )
-
-    def _decide(self, step: int, diverged: bool) -> Decision:
-        """What rank 0 makes of the losses, on every rank."""
-        settings, sweep = self._settings, self._sweep
-        message = no_message(settings)
-        error: Exception | None = None
-        if self._rank() == 0:
-            try:
-                message = to_message(
-                    decide(
-                        step,
-                        settings=settings,
-                        sweep=sweep,
-                        curve=self._curve,
-                        gp=self._gp,
-                        tests=self._tests,
-                        first_step=self._first_step,
-                        diverged=diverged,
-                    )
-                )
-            except Exception as caught:  # the other ranks wait, and must hear of it
-                error = caught
-        message = self._broadcast(message)
-        if error is not None:
-            raise error
-        decision = from_message(message, step, settings, sweep)
-        if decision is None:
-            raise RuntimeError(f"the minimum test after step {step} failed on rank 0")
-        return decision
-
-    def _rank(self) -> int:
-        if num_ranks(self._process_group) == 1:
-            return 0
-        return dist.get_rank(self._process_group)
-
-    def _broadcast(self, message: Tensor) -> Tensor:
-        if num_ranks(self._process_group) == 1:
-            return message
-        message = message.to(self._device())
-        dist.broadcast(message, group=self._process_group, group_src=0)
-        return message.cpu()
 
     def _device(self) -> torch.device:
         """Where collectives run: the device of the first parameter."""
@@ -888,30 +760,6 @@ class AutoWU(LRScheduler):
                 stacklevel=2,
             )
 
-    def _check_kernel(self, saved: Any) -> None:
-        own = self._gp.features.fingerprint() if self._kernel is not None else None
-        same = own == saved if own is None or saved is None else np.allclose(own, saved, rtol=1e-9)
-        if not same:
-            raise ValueError(
-                "the state was saved with another kernel: construct AutoWU with the kernel of the "
-                f"saved run ({'the default one' if saved is None else 'not the default one'})"
-            )
-
-
-def _check_process_group(group: object) -> None:
-    if not dist.is_initialized():
-        raise ValueError("process_group needs torch.distributed.init_process_group() first")
-    # What new_group() gives to ranks that are not in it is no group, either.
-    if not isinstance(group, dist.ProcessGroup | type(dist.GroupMember.NON_GROUP_MEMBER)):
-        raise TypeError(
-            "process_group must come from torch.distributed.new_group(), or from get_group() of a "
-            f"device mesh, got {type(group).__name__} {group!r}"
-        )
-
 
 def _looks_frozen(group: dict[str, Any]) -> bool:
     return group.get("lr_scale") is None and not to_number(group["initial_lr"])
-
-
-def _plain(test: MinimumTest) -> dict[str, Any]:
-    return asdict(test) | {"probabilities": list(test.probabilities)}

@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 from autowu import schedules
 from autowu.probe import MAX_DISTANCE, Fall
-from autowu.settings import SchedulerSettings, is_adaptive
+from autowu.settings import SchedulerSettings, check_number, is_adaptive
 
 FAST = 4.0  # ours: so many times faster the log of the LR grows before the loss falls
 MAX_FAST_GROWTH = 2.0  # ours: but by at most this factor a step
@@ -175,6 +175,30 @@ def first_lr(settings: SchedulerSettings, fall: Fall) -> float:
         spread = min(fall.lr / fall.half_lr, MAX_RUN_UP)  # beyond that it is too much, too
         share = max(share, spread**SPREAD_POWER / MAX_RUN_UP)
     return max(settings.min_lr, min(1.0, share) * fall.lr)
+
+
+def known_sweep(settings: SchedulerSettings, lr: float, spread_lr: float | None = None) -> Sweep:
+    """The sweep from an LR near which the loss is known to fall; as for `AutoWU.begin_at`.
+
+    Raises:
+        TypeError: no number.
+        ValueError: an LR out of [`min_lr`, `max_lr`), or `spread_lr` out of [`lr`, `max_lr`).
+    """
+    first, growth = check_number("lr of begin_at", lr), None
+    if not settings.min_lr <= first < settings.max_lr:
+        raise ValueError(
+            f"begin_at takes an LR from min_lr={settings.min_lr:g} to below "
+            f"max_lr={settings.max_lr:g}, got {lr}"
+        )
+    if spread_lr is not None:
+        spread = check_number("spread_lr of begin_at", spread_lr)
+        if not first <= spread < settings.max_lr:
+            raise ValueError(
+                f"spread_lr of begin_at must be an LR from the first one, {first}, to below "
+                f"max_lr={settings.max_lr:g}, got {spread_lr}"
+            )
+        growth = growth_where_spread(settings.warmup_steps, first, spread)
+    return Sweep(settings, 0, first, growth)
 
 
 def growth_where_spread(warmup_steps: int, lr: float, spread_lr: float) -> float:

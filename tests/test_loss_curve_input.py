@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from autowu.loss_curve import Interval, LossCurve, num_ranks
+from autowu.loss_curve import Interval, LossCurve
+from autowu.ranks import num_ranks
 
 CPU = torch.device("cpu")
 LARGEST = torch.finfo(torch.float32).max

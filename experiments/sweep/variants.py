@@ -74,17 +74,17 @@ class Paced(AutoWU):
         self._span = math.log(own.max_lr / own.min_lr)
         length = max(own.warmup_steps / pace.fast, self._span / math.log(pace.max_growth))
         fast = Piece(0, min(length, own.warmup_steps), own.min_lr)
-        self._sweep = PiecewiseSweep(own, [fast], None)
+        self._warmup.sweep = PiecewiseSweep(own, [fast], None)
 
     def _test(self, step: int) -> None:
-        was_fast = self._sweep.is_fast
-        before = self._sweep
+        was_fast = self._warmup.sweep.is_fast
+        before = self._warmup.sweep
         super()._test(step)
-        if not was_fast or self._sweep.is_fast or self.switch_step is not None:
+        if not was_fast or self._warmup.sweep.is_fast or self.switch_step is not None:
             return
-        if self._sweep.slow_lr is not None:  # it had passed the minimum
-            pieces = [*before._pieces, self._sweep._pieces[-1]]
-            self._sweep = PiecewiseSweep(self.settings, pieces, step)
+        if self._warmup.sweep.slow_lr is not None:  # it had passed the minimum
+            pieces = [*before._pieces, self._warmup.sweep._pieces[-1]]
+            self._warmup.sweep = PiecewiseSweep(self.settings, pieces, step)
             return
         lr = before.lr(step)
         if self._pace.set_back:
@@ -99,8 +99,8 @@ class Paced(AutoWU):
         if self._pace.is_forgetful:
             self.optimizer.state.clear()
         pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
-        self._sweep = PiecewiseSweep(self.settings, pieces, step)
-        self._sweep.slope = self._pace.slope
+        self._warmup.sweep = PiecewiseSweep(self.settings, pieces, step)
+        self._warmup.sweep.slope = self._pace.slope
 
     def _step_of_half_fall(self, step: int) -> float:
         posterior = _posterior(self, step)
@@ -109,16 +109,16 @@ class Paced(AutoWU):
         mean = posterior.mean
         level = mean[0] - BACK * (mean[0] - mean.min())
         above = (mean >= level).nonzero()
-        return float(self._gp.grid[int(above[-1])]) * step if len(above) else step
+        return float(self._warmup.gp.grid[int(above[-1])]) * step if len(above) else step
 
 
 class Unlatched(AutoWU):
     """Fast while the loss does not fall, slow while it does; changes as often as need be."""
 
     def _test(self, step: int) -> None:
-        before = self._sweep
+        before = self._warmup.sweep
         super()._test(step)
-        self._sweep = before
+        self._warmup.sweep = before
         if self.switch_step is not None:
             return
         posterior = _posterior(self, step)
@@ -130,8 +130,8 @@ class Unlatched(AutoWU):
         rate = math.log(own.max_lr / own.min_lr) / self._fast_length
         length = own.warmup_steps - step if falls else math.log(own.max_lr / lr) / rate
         pieces = [*before._pieces, Piece(step, max(length, 1e-9), lr)]
-        self._sweep = PiecewiseSweep(own, pieces, step if falls else None)
-        self._expect_next_test()
+        self._warmup.sweep = PiecewiseSweep(own, pieces, step if falls else None)
+        self._warmup.expect_next_test()
 
     @property
     def _fast_length(self) -> float:
@@ -170,9 +170,9 @@ class Held(AutoWU):
     goes_back = False  # to the LR at the minimum; or it rests where it is
 
     def _test(self, step: int) -> None:
-        before = self._sweep
+        before = self._warmup.sweep
         super()._test(step)
-        after = self._sweep
+        after = self._warmup.sweep
         if self.switch_step is not None or after.is_fast or after is not before:
             return
         pieces = after._pieces
@@ -186,7 +186,7 @@ class Held(AutoWU):
         if is_behind and self.goes_back:
             lr = min(lr, test.lr_at_minimum)
         length = math.inf if is_behind else math.log(self.settings.max_lr / lr) / sweep.rate
-        self._sweep = HeldSweep(self.settings, [*pieces, Piece(step, length, lr)], first)
+        self._warmup.sweep = HeldSweep(self.settings, [*pieces, Piece(step, length, lr)], first)
         self._write_lrs()
 
 
@@ -198,7 +198,7 @@ class SetBack(Held):
 
 def _posterior(scheduler: AutoWU, step: int) -> Posterior | None:
     """The GP of all losses so far, as the first vote of a test sees it."""
-    curve, gp, own = scheduler._curve, scheduler._gp, scheduler.settings
+    curve, gp, own = scheduler._warmup.curve, scheduler._warmup.gp, scheduler.settings
     if curve.num_finite < MIN_LOSSES or curve.is_constant:
         return None
     with fenced():
