@@ -219,6 +219,13 @@ class AutoWU(LRScheduler):
                 "state (load_state_dict)"
             )
         check_process_group(process_group)
+        if _look_swapped(settings):
+            warnings.warn(
+                f"a run of total_steps={settings.total_steps} ends within its first epoch, of "
+                f"steps_per_epoch={settings.steps_per_epoch}: are the two swapped? The order is "
+                "AutoWU(optimizer, total_steps, steps_per_epoch)",
+                stacklevel=2,
+            )
         self._process_group = process_group
         self._kernel = kernel
         self._configure(settings, first_step)
@@ -759,6 +766,12 @@ class AutoWU(LRScheduler):
                 "the group at the LR of the others. To freeze it, give it lr_scale=0.0",
                 stacklevel=2,
             )
+
+
+def _look_swapped(settings: SchedulerSettings) -> bool:
+    """Whether the run would be a whole fraction of an epoch, as epochs are of a run."""
+    epoch_steps, total_steps = settings.steps_per_epoch or 0, settings.total_steps
+    return epoch_steps > total_steps and epoch_steps % total_steps == 0
 
 
 def _looks_frozen(group: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Bad input works, or raises an error that names the value and what would be right."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -53,6 +54,21 @@ def build(total_steps: Any = 100, steps_per_epoch: Any = None, **settings: Any) 
 def test_a_bad_setting_is_named(settings: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         build(**settings)
+
+
+def test_lengths_that_look_swapped_are_asked_about() -> None:
+    with pytest.warns(
+        UserWarning, match="total_steps=44 .*steps_per_epoch=1320: .*swapped"
+    ) as caught:
+        build(44, 1320)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+@pytest.mark.parametrize("lengths", [(1320, 44), (44, 44), (44, 1321), (44, None)])
+def test_lengths_that_do_not_are_taken_as_they_are(lengths: tuple[int, int | None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(*lengths)
 
 
 BAD_GROUPS: Any = [

@@ -126,7 +126,8 @@ def _warn_of_lengths(num_losses: int, total_steps: int, steps_per_epoch: int | N
             f" --total-steps {total_steps} and are left out",
             stacklevel=2,
         )
-    if steps_per_epoch is not None and steps_per_epoch > total_steps:
+    # Of a whole fraction of an epoch AutoWU itself asks whether the two are swapped.
+    if steps_per_epoch and steps_per_epoch > total_steps and steps_per_epoch % total_steps:
         warnings.warn(
             f"--steps-per-epoch {steps_per_epoch} is more than --total-steps {total_steps}: the run"
             " ends within its first epoch",
