@@ -1,7 +1,5 @@
 """The ranks that train together: how many, which of them this is, and what rank 0 tells them."""
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,22 +34,23 @@ def from_first_rank(
     return message.cpu()
 
 
-def check_process_group(group: Any) -> None:
-    """Look at what was given as a group.
+def check_process_group(group: object) -> None:
+    """Refuse what is no process group of this rank; None, all ranks, is fine.
 
     Raises:
-        TypeError: it is none.
-        ValueError: torch.distributed has not begun, or this rank is not in it.
+        TypeError: something else.
+        ValueError: torch.distributed has not begun, or this rank is not in the group.
     """
     if group is None:
         return
     if not dist.is_initialized():
         raise ValueError("process_group needs torch.distributed.init_process_group() first")
-    # What new_group() gives to ranks that are not in it is no group, either.
-    if not isinstance(group, dist.ProcessGroup | type(dist.GroupMember.NON_GROUP_MEMBER)):
+    # An integer; new_group() gives it to ranks that are not in the group.
+    outside: object = dist.GroupMember.NON_GROUP_MEMBER
+    if type(group) is type(outside) and group == outside:
+        raise ValueError("process_group must contain this rank, and it does not")
+    if not isinstance(group, dist.ProcessGroup):
         raise TypeError(
             "process_group must come from torch.distributed.new_group(), or from get_group() of a "
             f"device mesh, got {type(group).__name__} {group!r}"
         )
-    if group == dist.GroupMember.NON_GROUP_MEMBER:
-        raise ValueError("process_group must contain this rank, and it does not")

@@ -121,6 +121,9 @@ def _check_lrs(state: dict[str, Any], settings: SchedulerSettings) -> None:
         raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
     if (switch_step is None) != (start_lr is None):
         raise ValueError(f"the state has switch_step={switch_step}, start_lr={start_lr}")
+    diverged = state["diverged"]
+    if not isinstance(diverged, bool) or (diverged and switch_step is None):
+        raise ValueError(f"the state has diverged={diverged!r}, switch_step={switch_step}")
     reference = float(state["reference_lr"])
     if not 0.0 <= reference < math.inf:
         raise ValueError(f"reference_lr={reference} of the state is no learning rate")

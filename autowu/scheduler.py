@@ -48,7 +48,7 @@ from autowu.settings import (
     SweepKind,
     check_integer,
 )
-from autowu.sweep import Sweep, first_fall_step, first_lr, known_sweep
+from autowu.sweep import Sweep, first_fall_step, first_lr, sweep_begun_at
 from autowu.warmup import Warmup
 
 _NOTHING_OBSERVED = (
@@ -470,7 +470,7 @@ class AutoWU(LRScheduler):
             ValueError: another LR; the run has begun, or the sweep is fixed.
         """
         self._check_unbegun("begin_at")
-        self._begin(known_sweep(self._settings, lr, spread_lr))
+        self._begin(sweep_begun_at(self._settings, lr, spread_lr))
 
     def _begin(self, sweep: Sweep) -> None:
         self._warmup.begin(sweep)
@@ -662,7 +662,7 @@ class AutoWU(LRScheduler):
         num_groups = len(self.optimizer.param_groups)
         settings = checked_settings(state, self._state().keys(), num_groups)
         self._configure(settings)
-        self._warmup.load_state_dict(state)
+        self._warmup.load_state_dict(state, has_ended=state["switch_step"] is not None)
         self.last_epoch = state["last_epoch"]
         self._step_count = state["step_count"]
         self._num_skipped = state["num_skipped"]
@@ -675,7 +675,7 @@ class AutoWU(LRScheduler):
         self.lr_at(self.last_epoch)  # a start_lr that is no number is to fail in here
 
     def _configure(self, settings: SchedulerSettings, first_step: int = 0) -> None:
-        """What follows from the settings alone, with nothing observed."""
+        """Begin a run with these settings, at a step before which nothing was observed."""
         self._settings = settings
         self._total_steps = settings.total_steps
         self._decay = schedules.DECAYS[settings.decay]
@@ -700,16 +700,20 @@ class AutoWU(LRScheduler):
 
     def _test(self, step: int) -> None:
         """Test the losses, and begin the decay if that ends the warmup."""
-        num_newest = step - self._warmup.last_test_step
+        self.synchronize()
+        sweep = self._warmup.sweep
         end = self._warmup.test(step, self._device())
-        if end is not None:
-            self._switch_step, self._start_lr, self._diverged = step, end.start_lr, end.diverged
-        self._write_lrs()  # the sweep may be another one, too
-        if self._diverged:
+        if end is None:
+            if self._warmup.sweep is not sweep:
+                self._write_lrs()
+            return
+        self._switch_step, self._start_lr, self._diverged = step, end.start_lr, end.diverged
+        self._write_lrs()
+        if end.diverged:
             warnings.warn(
-                f"the last {max(num_newest, 2)} training losses before step {step} are not "
+                f"the last {max(end.num_newest, 2)} training losses before step {step} are not "
                 f"finite: the run has diverged. AutoWU ends the warmup there and decays from LR "
-                f"{self._start_lr:.4g}; the weights may need restoring",
+                f"{end.start_lr:.4g}; the weights may need restoring",
                 stacklevel=3,
             )
 

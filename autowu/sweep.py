@@ -177,7 +177,7 @@ def first_lr(settings: SchedulerSettings, fall: Fall) -> float:
     return max(settings.min_lr, min(1.0, share) * fall.lr)
 
 
-def known_sweep(settings: SchedulerSettings, lr: float, spread_lr: float | None = None) -> Sweep:
+def sweep_begun_at(settings: SchedulerSettings, lr: float, spread_lr: float | None) -> Sweep:
     """The sweep from an LR near which the loss is known to fall; as for `AutoWU.begin_at`.
 
     Raises:

@@ -1,7 +1,9 @@
 """The warmup of a run: the losses so far, the tests made of them, and the sweep that follows.
 
-Every rank has one. Between two tests it knows the losses of its own rank; a test averages them
-over the ranks, rank 0 decides, and all go on alike.
+Every rank has one. Between two tests it knows the losses of its own rank; for a test they are
+averaged over the ranks, rank 0 decides, and all go on alike. The warmup of Algorithm 1 of
+arXiv:2107.05855; the test is in `minimum_test.py`, what follows from it in `decision.py`, the sweep
+in `sweep.py`, when to test in `intervals.py`.
 """
 
 import math
@@ -23,24 +25,25 @@ from autowu.settings import SchedulerSettings
 from autowu.sweep import Sweep, first_fall_step
 
 
-class End(NamedTuple):
-    """Of a warmup."""
+class WarmupEnd(NamedTuple):
+    """How a warmup ended."""
 
     start_lr: float  # where decay starts
     diverged: bool  # the newest losses are not finite
+    num_newest: int  # losses since the test before
 
 
 class Warmup:
     """What is observed and decided while the LR sweeps up.
 
-    Moves: `begin`, before the first loss, where it is known at which LR; of each optimizer step
-    `interval.add` and `interval.commit`; after `next_test_step` steps `test`, until one gives an
-    end.
+    Moves: `begin` before the first loss, if it is known where the loss falls; in each optimizer
+    step `interval.add` and `interval.commit`, which AutoWU calls itself, for these are all that a
+    step costs; after `next_test_step` steps `synchronize` and `test`, until that gives an end.
 
     Args:
         settings: of the scheduler.
         kernel: as for `AutoWU`.
-        group: the ranks that train together; None: all of them.
+        process_group: the ranks that train together; None: all of them.
         first_step: optimizer steps done before the first loss. Whether the loss has fallen by then
             nobody knows: the sweep is fixed.
     """
@@ -48,13 +51,13 @@ class Warmup:
     def __init__(
         self,
         settings: SchedulerSettings,
-        kernel: gpytorch.kernels.Kernel | None = None,
-        group: dist.ProcessGroup | None = None,
-        first_step: int = 0,
+        kernel: gpytorch.kernels.Kernel | None,
+        process_group: dist.ProcessGroup | None,
+        first_step: int,
     ) -> None:
         self.settings = settings
         self.kernel = kernel
-        self.group = group
+        self.process_group = process_group
         self.first_step = first_step
         self.sweep = Sweep(settings, first_fall_step(settings) if first_step == 0 else 0)
         self.curve = LossCurve(settings.warmup_steps)
@@ -76,13 +79,13 @@ class Warmup:
         Args:
             device: where collectives run.
         """
-        self.curve.extend(*self.interval.reduce(self.group, device))
+        self.curve.extend(*self.interval.reduce(self.process_group, device))
 
-    def test(self, step: int, device: torch.device) -> End | None:
-        """Reduce the losses, let rank 0 decide, and go on as it says.
+    def test(self, step: int, device: torch.device) -> WarmupEnd | None:
+        """Let rank 0 decide by the losses, and go on as it says: one broadcast.
 
         Args:
-            step: optimizer steps done.
+            step: optimizer steps done; the losses of all of them are averaged over the ranks.
             device: where collectives run.
 
         Returns:
@@ -90,8 +93,7 @@ class Warmup:
         """
         settings = self.settings
         num_newest = step - self.last_test_step
-        self.synchronize(device)
-        # All ranks hold the same losses now, so all see a divergence alike.
+        # All ranks hold the same losses, so all see a divergence alike.
         diverged = settings.fit != "adam" and self.curve.is_dead(num_newest)
         if step < settings.warmup_steps or diverged or is_tested_at_cap(settings):
             ended, start_lr, slow_lr, test = self._decide(step, diverged, device)
@@ -99,8 +101,9 @@ class Warmup:
         else:
             ended, start_lr, slow_lr = True, lr_at_cap(settings, self.sweep, math.nan), math.nan
         self.last_test_step = step
+        assert ended or not diverged
         if ended:
-            return End(start_lr, diverged)
+            return WarmupEnd(start_lr, diverged, num_newest)
         if not math.isnan(slow_lr):
             self.sweep = Sweep(settings, step, slow_lr if math.isfinite(slow_lr) else None)
         self.expect_next_test()
@@ -122,11 +125,12 @@ class Warmup:
             "gp": self.gp.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from the state of a warmup with the same settings, or of one that has ended.
+    def load_state_dict(self, state: dict[str, Any], *, has_ended: bool) -> None:
+        """Go on from a saved state, before anything was observed.
 
         Args:
-            state: what `state_dict` gave, and the `switch_step` of the run. Checked before.
+            state: of a warmup with the same settings; checked by `saved_state.checked_settings`.
+            has_ended: whether it had, so that no test is to come.
 
         Raises:
             ValueError: it was saved with another kernel.
@@ -147,10 +151,11 @@ class Warmup:
         self.curve.extend(state["losses"], has_weight)
         self.interval.load_state_dict(state["interval"])
         self.gp.load_state_dict(state["gp"])
-        if state["switch_step"] is None:
+        if not has_ended:
             self.expect_next_test()
 
     def expect_next_test(self) -> None:
+        """Settle when the next test is, by the sweep as it is now, and make room until then."""
         sweep = self.sweep
         self.next_test_step = next_test_point(
             self.last_test_step, self.settings, is_fast=sweep.is_fast, growth=sweep.growth
@@ -163,7 +168,7 @@ class Warmup:
         settings, sweep = self.settings, self.sweep
         message = no_message(settings)
         error: Exception | None = None
-        if is_first_rank(self.group):
+        if is_first_rank(self.process_group):
             try:
                 message = to_message(
                     decide(
@@ -179,7 +184,7 @@ class Warmup:
                 )
             except Exception as caught:  # the other ranks wait, and must hear of it
                 error = caught
-        message = from_first_rank(message, device, self.group)
+        message = from_first_rank(message, device, self.process_group)
         if error is not None:
             raise error
         decision = from_message(message, step, settings, sweep)

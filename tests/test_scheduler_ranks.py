@@ -171,7 +171,7 @@ def failing_test(rank: int) -> dict[str, Any]:
 def foreign_group(rank: int) -> dict[str, Any]:
     groups = [dist.new_group([each]) for each in range(2)]
     errors = []
-    for group in (groups[1 - rank], [0, 1]):
+    for group in (groups[1 - rank], [0, 1], 0):
         try:
             build(group)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
@@ -347,9 +347,12 @@ def test_a_failure_on_rank_zero_is_an_error_on_all_ranks(of: Any) -> None:
 
 def test_a_process_group_without_this_rank_is_refused(of: Any) -> None:
     for result in of(foreign_group):
-        not_in_it, no_group = result["errors"]
+        not_in_it, *no_groups = result["errors"]
         assert not_in_it.startswith("ValueError: process_group must contain this rank")
-        assert no_group.endswith("get_group() of a device mesh, got list [0, 1]")
+        assert [error.split("device mesh, got ")[1] for error in no_groups] == [
+            "list [0, 1]",
+            "int 0",
+        ]
 
 
 def test_a_process_group_of_some_ranks_is_a_run_of_its_own(of: Any) -> None:

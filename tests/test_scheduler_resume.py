@@ -208,7 +208,8 @@ def test_the_state_of_another_scheduler_is_refused_and_nothing_is_changed() -> N
     go_on(scheduler, 20)
     before = scheduler.state_dict()
     other = torch.optim.lr_scheduler.CosineAnnealingLR(build().optimizer, 10).state_dict()
-    for state in (other, before | {"version": 0}, before | {"kernel": [1.0]}):
+    damaged: list[dict[str, Any]] = [{"version": 0}, {"kernel": [1.0]}, {"diverged": True}]
+    for state in (other, *(before | change for change in damaged)):
         with pytest.raises(ValueError):
             scheduler.load_state_dict(state)
         assert_same_state(scheduler.state_dict(), before)

@@ -123,7 +123,7 @@ def test_a_test_that_is_interrupted_among_them_is_made_up_for(
 
     whole, stopped = build(), build()
     with monkeypatch.context() as patch:
-        patch.setattr(stopped._warmup, "synchronize", interrupted)
+        patch.setattr(stopped, "synchronize", interrupted)
         for _ in range(400):
             take(whole, 1.0, skipped=True)
             try:
