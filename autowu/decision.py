@@ -49,7 +49,7 @@ def decide(
     """Test the losses after `step` optimizer steps.
 
     Args:
-        step: up to `W`, the longest warmup.
+        step: up to the end of the longest warmup.
         settings: of the scheduler.
         sweep: as it was up to now.
         curve: all losses of the warmup, over all ranks.
@@ -80,7 +80,7 @@ def decide(
     probabilities = evidence.probabilities if counts else [0.0] * settings.num_tests
     test = _test(step, sweep, settings, probabilities, lr_at_minimum)
     found = num_consecutive_positive([*tests, test]) >= settings.patience
-    at_cap = step >= settings.warmup_steps
+    at_cap = step >= sweep.warmup_steps
     start_lr = test.lr_at_minimum
     if at_cap and not found and not diverged:
         start_lr = lr_at_cap(settings, sweep, start_lr)
@@ -92,7 +92,7 @@ def lr_at_cap(settings: SchedulerSettings, sweep: Sweep, lr_at_minimum: float) -
     """Where decay starts when no minimum was found in the longest warmup."""
     if settings.at_cap == "minimum":
         return lr_at_minimum
-    return sweep.lr(settings.warmup_steps - 1)
+    return sweep.lr(sweep.warmup_steps - 1)
 
 
 def no_message(settings: SchedulerSettings) -> Tensor:

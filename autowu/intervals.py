@@ -14,9 +14,14 @@ MAX_GROWTH = 1.2  # ours: the LR grows by at most this factor between two tests
 
 
 def next_test_point(
-    step: int, settings: SchedulerSettings, *, is_fast: bool = False, growth: float = 0.0
+    step: int,
+    settings: SchedulerSettings,
+    *,
+    cap: int | None = None,
+    is_fast: bool = False,
+    growth: float = 0.0,
 ) -> int:
-    """The first test after `step` optimizer steps; never later than the longest warmup `W`.
+    """The first test after `step` optimizer steps; never later than the longest warmup.
 
     "epoch" tests after each epoch, a number `k` after each `k` steps. "auto" divides each epoch
     evenly into the fewest intervals within which the LR grows by at most 1.2x (a single step may
@@ -24,20 +29,22 @@ def next_test_point(
     tests at every end would see nearly the same losses, and patience would guard against nothing.
     Of linear growth, which slows down within an epoch, each interval is as long as it may be, but
     no longer than that of an exponential sweep as long: late in the warmup the LR needs a sixth of
-    it to grow by 1.2x. Without epochs the growth alone decides. The last test is at `W`.
+    it to grow by 1.2x. Without epochs the growth alone decides. The last test is at the cap.
 
     Args:
-        step: optimizer steps done, a test point or the step where the warmup began; below `W`.
+        step: optimizer steps done, a test point or the step where the warmup began; below the cap.
+        cap: the longest warmup in steps; None: `W`, that of the settings.
         is_fast: the sweep waits for the loss to fall: tests are as frequent as "auto" has them, at
             least, or the LR would be past the good ones at the first.
         growth: what the log of the LR grows by in a step from now on. Where that is less than in
             the fixed sweep, tests are as frequent as there.
     """
-    cap = settings.warmup_steps
+    cap = settings.warmup_steps if cap is None else cap
     interval, epoch_steps = settings.test_interval, settings.steps_per_epoch
     if is_fast and interval != "auto":
         auto = replace(settings, test_interval="auto")
-        return min(next_test_point(step, settings), next_test_point(step, auto, growth=growth))
+        own = next_test_point(step, settings, cap=cap)
+        return min(own, next_test_point(step, auto, cap=cap, growth=growth))
     if interval == "epoch":
         assert epoch_steps is not None
         interval = epoch_steps
@@ -58,7 +65,7 @@ def next_test_point(
     return min(point, cap)
 
 
-def is_tested_at_cap(settings: SchedulerSettings) -> bool:
+def is_tested_at_cap(settings: SchedulerSettings, cap: int) -> bool:
     """Whether the warmup's longest possible end is a test too.
 
     As published (tests at epoch ends, decay from the current LR) nothing is asked there, unless
@@ -66,7 +73,7 @@ def is_tested_at_cap(settings: SchedulerSettings) -> bool:
     """
     if settings.test_interval == "epoch" and settings.at_cap == "current":
         assert settings.steps_per_epoch is not None
-        return settings.warmup_steps % settings.steps_per_epoch == 0
+        return cap % settings.steps_per_epoch == 0
     return True
 
 

@@ -214,6 +214,8 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
         {"sweep": "fixed"},
         {"sweep": "adaptive"},
         {"sweep": "adaptive", "first_lr": first},
+        # As it was until a probe made the longest warmup shorter.
+        {"sweep": "adaptive", "first_lr": first, "probed_warmup_fraction": 1.0},
         {"sweep": "fixed", "min_lr": first},
         {"sweep": "adaptive", "min_lr": first},
     ]
@@ -234,10 +236,11 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
 
 
 def _num_fitting(sweep: AutoWU, recorded: RecordedLRs, tolerance: float) -> tuple[int, int]:
-    """So many rows, from the first on, and steps have the LRs of a sweep that no test ends."""
+    """So many rows, from the first on, and steps have the LRs of a warmup that no test ends."""
     step = 0
     for row, lr in enumerate(recorded.lrs):
-        if not math.isclose(lr, sweep.lr_at(step), rel_tol=tolerance):
+        is_over = step >= sweep.warmup_steps
+        if is_over or not math.isclose(lr, sweep.lr_at(step), rel_tol=tolerance):
             return row, step
         step += not recorded.was_skipped(row, sweep, step)
     return len(recorded.lrs), step

@@ -8,7 +8,7 @@ from typing import Any
 from autowu.group_lrs import check_saved_lrs
 from autowu.settings import SchedulerSettings, check_integer
 
-STATE_VERSION = 7
+STATE_VERSION = 8
 
 
 @contextmanager
@@ -38,8 +38,9 @@ def of_this_version(state: Any) -> Any:
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
     by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
-    5 skipped steps were not counted, and until 6 an LR that another had written was not kept. Only
-    after a late set-back, and of linear growth, are the tests more frequent now.
+    5 skipped steps were not counted, until 6 an LR that another had written was not kept, and until
+    7 a probe did not shorten the longest warmup. Only after a late set-back, and of linear growth,
+    are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
@@ -53,9 +54,12 @@ def of_this_version(state: Any) -> Any:
         state = state | {"unweighted": []}
     if version in (1, 2, 3, 4, 5):
         state = state | {"num_skipped": 0}
-    if version not in (1, 2, 3, 4, 5, 6):
+    if version in (1, 2, 3, 4, 5, 6):
+        state = state | {"other_lrs": []}
+    if version not in (1, 2, 3, 4, 5, 6, 7):
         return state
-    return state | {"version": STATE_VERSION, "other_lrs": []}
+    settings = {"probed_warmup_fraction": 1.0} | state["settings"]
+    return state | {"version": STATE_VERSION, "settings": settings, "warmup_steps": None}
 
 
 def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSettings:
@@ -104,6 +108,9 @@ def _check_steps(state: dict[str, Any], settings: SchedulerSettings) -> None:
     fall_step = state["fall_step"]
     if fall_step is not None and not 0 <= fall_step < settings.warmup_steps:
         raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
+    cap, longest = state["warmup_steps"], settings.warmup_steps
+    if cap is not None and check_integer("warmup_steps", cap, 1) > longest:
+        raise ValueError(f"warmup_steps={cap} of the state: its settings allow {longest}")
     interval = state["interval"]
     num_losses = len(state["losses"]) + len(interval["sums"]) - bool(interval["is_open"])
     if state["switch_step"] is None and first_step + num_losses != num_steps:

@@ -43,6 +43,11 @@ PAPER: dict[str, Any] = {
 }
 
 
+# Ours: of the longest warmup after a probe, if `W` has them: by 2 % a step the LR grows sixfold in
+# them, and where it could not grow so much the decay would begin too low.
+LEAST_PROBED_STEPS = 90
+
+
 @dataclass(frozen=True)
 class SchedulerSettings:
     """What a scheduler does, in plain Python values; `AutoWU` says what each setting means.
@@ -57,6 +62,7 @@ class SchedulerSettings:
     min_lr: float
     max_lr: float
     max_warmup_fraction: float  # of total_steps
+    probed_warmup_fraction: float  # of total_steps, after a probe
     growth: Growth
     sweep: SweepKind  # adaptive: with exponential growth alone
     decay: Decay
@@ -89,6 +95,7 @@ class SchedulerSettings:
             ("min_lr", math.inf),
             ("max_lr", math.inf),
             ("max_warmup_fraction", 1.0),
+            ("probed_warmup_fraction", 1.0),
             ("cooldown_fraction", 1.0),
             ("confidence", 1.0),
         ):
@@ -121,12 +128,20 @@ class SchedulerSettings:
     @property
     def warmup_steps(self) -> int:
         """`W`, the longest possible warmup in optimizer steps."""
-        exact = self.max_warmup_fraction * self.total_steps
-        return max(1, math.floor(exact * (1.0 + 1e-12)))  # 0.29 * 100 is below 29
+        return max(1, self._steps_of(self.max_warmup_fraction))
+
+    @property
+    def probed_warmup_steps(self) -> int:
+        """The longest one after a probe whose fall is not spread; at most `W`."""
+        steps = max(LEAST_PROBED_STEPS, self._steps_of(self.probed_warmup_fraction))
+        return min(self.warmup_steps, steps)
 
     def as_dict(self) -> dict[str, Any]:
         """Name and value of each setting."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _steps_of(self, fraction: float) -> int:
+        return math.floor(fraction * self.total_steps * (1.0 + 1e-12))  # 0.29 * 100 is below 29
 
     def _check_cooldown(self) -> None:
         ignored = self.cooldown_fraction != DEFAULT_COOLDOWN_FRACTION

@@ -16,21 +16,23 @@ the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same pure curv
 closed form of the step, `s` and `l`.
 
 Where a probe (`probe.py`) has found before the first step that the loss falls at an LR `p`, there
-is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %, but so short that the LR
-grows by a factor of 3 in `W` steps at least, where these are so few that 2 % a step would not do
-it. It begins at
+is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %. There is less to look for,
+and the longest warmup is shorter: `V` steps, 3 tenths of the run, but 90 where `W` is as long, in
+which 2 % a step make a factor of 6. So short is `S` that the LR grows by a factor of 3 in `V` steps
+at least, where these are so few that 2 % a step would not do it. The sweep begins at
 
-    l = p * min(1, max(1 / 10, 6 / 1.02 ** W)),
+    l = p * min(1, max(1 / 10, 6 / 1.02 ** V)),
 
-so low that 2 % a step take it to `6 * p` in `W` steps: the longer the warmup, the more of it comes
-before `p`, which a transformer needs, and which a short run has no steps for.
+so low that 2 % a step take it to `6 * p` in `V` steps: the longer the warmup, the more of it comes
+before `p`, and a short run has no steps for that.
 
 Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
-network that learns nothing before some hundred steps, as a vision transformer does. There the sweep
-goes evenly to `12 * p` in `W` steps, if that is slower. `12 * p` is the last LR before the loss of
-the probe rises. And then no test counts below `p`, where the loss is still to fall. But a wide
-network learns its images by heart at LRs below `p`, and half of the fall of its probe comes at an
-LR `h` far below. So after a spread fall the sweep begins, in place of the above, at
+network that learns nothing before some hundred steps, as a vision transformer does. There the
+longest warmup is `W` still, and the sweep goes evenly to `12 * p` in it, if that is slower.
+`12 * p` is the last LR before the loss of the probe rises. And then no test counts below `p`, where
+the loss is still to fall. But a wide network learns its images by heart at LRs below `p`, and half
+of the fall of its probe comes at an LR `h` far below. So after a spread fall the sweep begins, in
+place of the above, at
 
     l = p * min(1, max(1 / 10, 6 / 1.02 ** W, (p / h) ** 1.5 / 10)).
 
@@ -78,6 +80,7 @@ class Sweep:
             one ends; with `fall_step` 0 the sweep is fixed.
         probed_growth: most that the LR grows in a step after a probe; None: 2 %. More: of a sweep
             that an earlier version began; less: the fall was spread.
+        warmup_steps: the longest warmup; None: `W`, that of the settings.
     """
 
     def __init__(
@@ -86,7 +89,9 @@ class Sweep:
         fall_step: int | None,
         slow_lr: float | None = None,
         probed_growth: float | None = None,
+        warmup_steps: int | None = None,
     ) -> None:
+        self.warmup_steps = settings.warmup_steps if warmup_steps is None else warmup_steps
         self.fall_step = fall_step
         self.slow_lr = slow_lr
         self.probed_growth: float | None = None
@@ -95,7 +100,7 @@ class Sweep:
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
         self._is_fixed = fall_step == 0 and slow_lr is None
-        longest = settings.warmup_steps
+        longest = self.warmup_steps
         first = Piece(0, longest, settings.min_lr)
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)
@@ -169,7 +174,8 @@ def first_fall_step(settings: SchedulerSettings) -> int | None:
 
 def first_lr(settings: SchedulerSettings, fall: Fall) -> float:
     """Where a sweep begins after a probe."""
-    growth = PROBED_GROWTH ** min(settings.warmup_steps, 1_000)  # beyond that it is too much
+    steps = settings.warmup_steps if fall.is_spread else settings.probed_warmup_steps
+    growth = PROBED_GROWTH ** min(steps, 1_000)  # beyond that it is too much
     share = max(1.0 / MAX_RUN_UP, PROBE_REACH / growth)
     if fall.is_spread:
         spread = min(fall.lr / fall.half_lr, MAX_RUN_UP)  # beyond that it is too much, too
@@ -185,6 +191,7 @@ def sweep_begun_at(settings: SchedulerSettings, lr: float, spread_lr: float | No
         ValueError: an LR out of [`min_lr`, `max_lr`), or `spread_lr` out of [`lr`, `max_lr`).
     """
     first, growth = check_number("lr of begin_at", lr), None
+    steps = settings.probed_warmup_steps
     if not settings.min_lr <= first < settings.max_lr:
         raise ValueError(
             f"begin_at takes an LR from min_lr={settings.min_lr:g} to below "
@@ -197,8 +204,9 @@ def sweep_begun_at(settings: SchedulerSettings, lr: float, spread_lr: float | No
                 f"spread_lr of begin_at must be an LR from the first one, {first}, to below "
                 f"max_lr={settings.max_lr:g}, got {spread_lr}"
             )
-        growth = growth_where_spread(settings.warmup_steps, first, spread)
-    return Sweep(settings, 0, first, growth)
+        steps = settings.warmup_steps
+        growth = growth_where_spread(steps, first, spread)
+    return Sweep(settings, 0, first, growth, steps)
 
 
 def growth_where_spread(warmup_steps: int, lr: float, spread_lr: float) -> float:

@@ -95,7 +95,8 @@ class Warmup:
         num_newest = step - self.last_test_step
         # All ranks hold the same losses, so all see a divergence alike.
         diverged = settings.fit != "adam" and self.curve.is_dead(num_newest)
-        if step < settings.warmup_steps or diverged or is_tested_at_cap(settings):
+        cap = self.sweep.warmup_steps
+        if step < cap or diverged or is_tested_at_cap(settings, cap):
             ended, start_lr, slow_lr, test = self._decide(step, diverged, device)
             self.tests.append(test)
         else:
@@ -118,6 +119,7 @@ class Warmup:
             "fall_step": self.sweep.fall_step,
             "slow_lr": self.sweep.slow_lr,
             "probed_growth": self.sweep.probed_growth,
+            "warmup_steps": self.sweep.warmup_steps,
             "tests": [_plain(test) for test in self.tests],
             "losses": self.curve.values.clone(),
             "unweighted": list(self.curve.unweighted),
@@ -138,10 +140,8 @@ class Warmup:
         self._check_kernel(state["kernel"])
         self.first_step = state["first_step"]
         self.last_test_step = state["last_test_step"]
-        fall_step, slow_lr, growth = (
-            state[name] for name in ("fall_step", "slow_lr", "probed_growth")
-        )
-        self.sweep = Sweep(self.settings, fall_step, slow_lr, growth)
+        names = ("fall_step", "slow_lr", "probed_growth", "warmup_steps")
+        self.sweep = Sweep(self.settings, *(state[name] for name in names))
         self.tests = [
             MinimumTest(**(test | {"probabilities": tuple(test["probabilities"])}))
             for test in state["tests"]
@@ -158,7 +158,11 @@ class Warmup:
         """Settle when the next test is, by the sweep as it is now, and make room until then."""
         sweep = self.sweep
         self.next_test_step = next_test_point(
-            self.last_test_step, self.settings, is_fast=sweep.is_fast, growth=sweep.growth
+            self.last_test_step,
+            self.settings,
+            cap=sweep.warmup_steps,
+            is_fast=sweep.is_fast,
+            growth=sweep.growth,
         )
         # One slot more: a micro-batch of the step after the test may come before it.
         self.interval.reserve(self.next_test_step - self.last_test_step + 1)

@@ -13,9 +13,9 @@ from autowu.settings import SchedulerSettings
 
 def settings_of(total_steps: int, steps_per_epoch: int | None, **changes: Any) -> SchedulerSettings:
     defaults: dict[str, Any] = {
-        "min_lr": 1e-5, "max_lr": 1.0, "max_warmup_fraction": 0.5, "growth": "exponential",
-        "sweep": "fixed", "decay": "cosine", "cooldown_fraction": 0.2, "patience": 3,
-        "confidence": 0.95, "num_tests": 5, "test_interval": "auto", "fit": "mle",
+        "min_lr": 1e-5, "max_lr": 1.0, "max_warmup_fraction": 0.5, "probed_warmup_fraction": 0.3,
+        "growth": "exponential", "sweep": "fixed", "decay": "cosine", "cooldown_fraction": 0.2,
+        "patience": 3, "confidence": 0.95, "num_tests": 5, "test_interval": "auto", "fit": "mle",
         "at_cap": "minimum", "num_fit_samples": 100, "num_posterior_samples": 500,
         "grid_size": 500, "seed": 0,
     }  # fmt: skip
@@ -94,10 +94,21 @@ def test_epochs_or_a_number_of_steps() -> None:
 
 def test_as_published_the_cap_is_a_test_only_where_an_epoch_ends() -> None:
     published = {"test_interval": "epoch", "at_cap": "current"}
-    assert is_tested_at_cap(settings_of(100, 25, **published))
-    assert not is_tested_at_cap(settings_of(100, 20, **published))
-    assert is_tested_at_cap(settings_of(100, 20, test_interval="epoch"))
-    assert is_tested_at_cap(settings_of(100, 20))
+    assert is_tested_at_cap(settings_of(100, 25, **published), 50)
+    assert not is_tested_at_cap(settings_of(100, 20, **published), 50)
+    assert is_tested_at_cap(settings_of(100, 20, **published), 40)
+    assert is_tested_at_cap(settings_of(100, 20, test_interval="epoch"), 50)
+    assert is_tested_at_cap(settings_of(100, 20), 50)
+
+
+def test_a_shorter_longest_warmup_changes_its_end_alone() -> None:
+    chosen = settings_of(400, 30)
+    whole = points(chosen)
+    step, found = 0, []
+    while step < 77:
+        step = next_test_point(step, chosen, cap=77)
+        found.append(step)
+    assert found == [*(point for point in whole if point < 77), 77]
 
 
 def test_of_linear_growth_each_interval_is_as_long_as_it_may_be() -> None:

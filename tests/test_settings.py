@@ -12,16 +12,17 @@ from autowu.settings import PAPER, Decay, SchedulerSettings
 
 GOOD: dict[str, Any] = {
     "total_steps": 100, "steps_per_epoch": 10, "min_lr": 1e-5, "max_lr": 1.0,
-    "max_warmup_fraction": 0.5, "growth": "exponential", "sweep": "adaptive", "decay": "cosine",
-    "cooldown_fraction": 0.2, "patience": 3, "confidence": 0.95, "num_tests": 5,
-    "test_interval": "auto", "fit": "mle", "at_cap": "minimum", "num_fit_samples": 100,
-    "num_posterior_samples": 500, "grid_size": 500, "seed": 0,
+    "max_warmup_fraction": 0.5, "probed_warmup_fraction": 0.3, "growth": "exponential",
+    "sweep": "adaptive", "decay": "cosine", "cooldown_fraction": 0.2, "patience": 3,
+    "confidence": 0.95, "num_tests": 5, "test_interval": "auto", "fit": "mle",
+    "at_cap": "minimum", "num_fit_samples": 100, "num_posterior_samples": 500, "grid_size": 500,
+    "seed": 0,
 }  # fmt: skip
 LEAST = {
     "total_steps": 2, "steps_per_epoch": 1, "patience": 1, "num_tests": 1, "test_interval": 1,
     "num_fit_samples": 5, "num_posterior_samples": 5, "grid_size": 2, "seed": 0,
 }  # fmt: skip
-FRACTIONS = ("max_warmup_fraction", "cooldown_fraction", "confidence")
+FRACTIONS = ("max_warmup_fraction", "probed_warmup_fraction", "cooldown_fraction", "confidence")
 REALS = ("min_lr", "max_lr", *FRACTIONS)
 CHOICES = {
     "growth": ("exponential", "linear"),
@@ -157,3 +158,26 @@ def test_the_longest_warmup_is_the_fraction_rounded_down_and_at_least_1(
     total_steps: int, fraction: float, expected: int
 ) -> None:
     assert build(total_steps=total_steps, max_warmup_fraction=fraction).warmup_steps == expected
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "fractions", "expected"),
+    [
+        (390, (0.5, 0.3), 117),
+        (390, (0.5, 1.0), 195),
+        (390, (0.25, 0.3), 97),
+        (200, (0.5, 0.3), 90),
+        (180, (0.5, 0.3), 90),
+        (179, (0.5, 0.3), 89),
+        (2, (0.5, 0.3), 1),
+        (1_000, (0.5, 0.29), 290),
+    ],
+)
+def test_after_a_probe_the_longest_warmup_is_shorter_but_90_steps_if_it_had_them(
+    total_steps: int, fractions: tuple[float, float], expected: int
+) -> None:
+    most, probed = fractions
+    settings = build(
+        total_steps=total_steps, max_warmup_fraction=most, probed_warmup_fraction=probed
+    )
+    assert settings.probed_warmup_steps == expected

@@ -85,6 +85,13 @@ class AutoWUSettings(FindsLRSettings):
     max_warmup_fraction: float = setting(
         0.5, "longest warmup, as a fraction of all steps", above=0, at_most=1
     )
+    probed_warmup_fraction: float = setting(
+        0.3,
+        "the same after a probe that knows where the loss falls, at least 90 steps and at most"
+        " max_warmup_fraction",
+        above=0,
+        at_most=1,
+    )
     growth: Growth = setting("exponential", "of the LR in the sweep")
     sweep: SweepKind = setting(
         "adaptive",
