@@ -30,9 +30,11 @@ from experiments.budgets.run import TUNED, BudgetCell
 from experiments.report import compare
 from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 from experiments.training.cells import main as cells_main
+from experiments.training.methods import HALF
 from experiments.training.summary import mean_text
 
 FOLDER = Path(__file__).parent
+UNTOUCHED = 180  # steps, up to which the longest warmup after a probe is half of the run
 SEEDS = {"digits": range(5, 15), "cifar10": range(3, 9)}  # those of `budgets` lie below
 Row = dict[str, str]
 
@@ -47,8 +49,10 @@ def cells(data_root: Path) -> list[BudgetCell]:
         for seed in SEEDS[task]
         for method, lr, warmup in (
             (DEFAULT, None, None),
+            (HALF, None, None),
             (TUNED, chosen.lr, chosen.warmup),
         )
+        if method != HALF or steps_of((task, epochs, size)) > UNTOUCHED
     ]
 
 
