@@ -214,8 +214,6 @@ def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[
         {"sweep": "fixed"},
         {"sweep": "adaptive"},
         {"sweep": "adaptive", "first_lr": first},
-        # As it was until a probe made the longest warmup shorter.
-        {"sweep": "adaptive", "first_lr": first, "probed_warmup_fraction": 1.0},
         {"sweep": "fixed", "min_lr": first},
         {"sweep": "adaptive", "min_lr": first},
     ]

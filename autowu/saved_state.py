@@ -109,8 +109,8 @@ def _check_steps(state: dict[str, Any], settings: SchedulerSettings) -> None:
     if fall_step is not None and not 0 <= fall_step < settings.warmup_steps:
         raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
     cap, longest = state["warmup_steps"], settings.warmup_steps
-    if cap is not None and check_integer("warmup_steps", cap, 1) > longest:
-        raise ValueError(f"warmup_steps={cap} of the state: its settings allow {longest}")
+    if cap is not None and not (isinstance(cap, int) and 1 <= cap <= longest):
+        raise ValueError(f"warmup_steps={cap} of the state: its settings allow 1 to {longest}")
     interval = state["interval"]
     num_losses = len(state["losses"]) + len(interval["sums"]) - bool(interval["is_open"])
     if state["switch_step"] is None and first_step + num_losses != num_steps:

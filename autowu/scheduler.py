@@ -459,9 +459,9 @@ class AutoWU(LRScheduler):
     def begin_at(self, lr: float, *, spread_lr: float | None = None) -> None:
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
-        From there the LR grows evenly to `max_lr` in the longest warmup, but at most 1.02x a step,
-        or as much as makes a factor of 3 in it. That takes `probed_warmup_fraction` of the run, or
-        `W` steps with `spread_lr`.
+        From there the LR grows evenly to `max_lr` at `W`, but at most 1.02x a step, or as much as
+        makes a factor of 3 in `W` steps. The warmup takes at most `probed_warmup_fraction` of the
+        run, or with `spread_lr` `W` steps.
 
         Args:
             lr: from `min_lr` to below `max_lr`.

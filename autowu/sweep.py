@@ -16,10 +16,10 @@ the fixed sweep, eq. (1) of arXiv:2107.05855. Both pieces are the same pure curv
 closed form of the step, `s` and `l`.
 
 Where a probe (`probe.py`) has found before the first step that the loss falls at an LR `p`, there
-is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %. There is less to look for,
-and the longest warmup is shorter: `V` steps, 3 tenths of the run, but 90 where `W` is as long, in
-which 2 % a step make a factor of 6. So short is `S` that the LR grows by a factor of 3 in `V` steps
-at least, where these are so few that 2 % a step would not do it. The sweep begins at
+is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %, but so short that the LR
+grows by a factor of 3 in `W` steps at least, where these are so few that 2 % a step would not do
+it. And there is less to look for: the longest warmup is `V` steps, 3 tenths of the run, but 90,
+which is a factor of 6 by 2 % a step, where `W` is as long. The sweep begins at
 
     l = p * min(1, max(1 / 10, 6 / 1.02 ** V)),
 
@@ -100,7 +100,7 @@ class Sweep:
         is_linear = settings.growth == "linear"
         self._curve = schedules.linear if is_linear else schedules.exponential
         self._is_fixed = fall_step == 0 and slow_lr is None
-        longest = self.warmup_steps
+        longest = settings.warmup_steps
         first = Piece(0, longest, settings.min_lr)
         if fall_step == 0 and slow_lr is not None:
             span = math.log(settings.max_lr / slow_lr)

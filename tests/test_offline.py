@@ -260,6 +260,19 @@ def test_other_sweeps_are_told_by_their_steps_and_not_by_those_that_were_skipped
     assert error.value.fitting == {"sweep": "adaptive"}
 
 
+@pytest.mark.parametrize(("total_steps", "is_known"), [(300, True), (600, False)])
+def test_a_warmup_after_a_probe_that_was_longer_then(total_steps: int, is_known: bool) -> None:
+    """As before a probe made it shorter: in a short run it is that of a spread fall."""
+    losses = [-float(step) for step in range(total_steps)]
+    run = replay(losses, total_steps, first_lr=1e-3, sweep="adaptive", probed_warmup_fraction=1.0)
+    lrs = [run.lr_at(step) for step in range(total_steps)]
+    assert run.switch_step == total_steps // 2
+    again = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
+    assert again.switch_step == (run.switch_step if is_known else again.warmup_steps)
+    told = replay(losses, total_steps, sweep="adaptive", lrs=lrs, probed_warmup_fraction=1.0)
+    assert told.tests == run.tests
+
+
 def test_a_warmup_that_ended_before_that_of_the_replay_is_an_error_at_its_end() -> None:
     impatient = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, patience=1)
     lrs = recorded(patience=1)

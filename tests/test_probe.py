@@ -312,13 +312,14 @@ def test_where_a_sweep_begins_and_how_far_it_gets_in_the_longest_warmup(
     assert end == pytest.approx(2e-3 * reach if share < 1 else first * reach)
 
 
-def test_a_long_sweep_begins_ten_times_lower_and_goes_evenly_to_max_lr() -> None:
+def test_a_long_sweep_begins_ten_times_lower_and_would_go_evenly_to_max_lr() -> None:
     scheduler = Training(10_000).scheduler
     first = first_lr(scheduler.settings, fall_at(2e-3))
     assert first == pytest.approx(2e-4)
     scheduler.begin_at(first)
-    for step in (0, 1, 100, 2999, 3000):
-        assert scheduler.lr_at(step) == pytest.approx(2e-4 * 5000 ** (step / 3000))
+    assert scheduler.warmup_steps == 3000
+    for step in (0, 1, 100, 4999, 5000):
+        assert scheduler.lr_at(step) == pytest.approx(2e-4 * 5000 ** (step / 5000))
         assert scheduler.sweep_step(scheduler.lr_at(step)) == pytest.approx(step)
 
 

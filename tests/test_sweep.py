@@ -200,6 +200,60 @@ def test_a_sweep_that_an_earlier_version_began_after_a_probe_goes_on_as_it_did(
     assert scheduler.lr_at(50) == pytest.approx(1e-3 * growth**50, rel=1e-9)
 
 
+def test_a_warmup_after_a_probe_is_shorter_where_its_fall_is_not_spread() -> None:
+    shorter = build(400)
+    shorter.begin_at(1e-3)
+    spread = build(400)
+    spread.begin_at(1e-3, spread_lr=1e-3)
+    as_before = build(400, probed_warmup_fraction=1.0)
+    as_before.begin_at(1e-3)
+    assert build(400).warmup_steps == spread.warmup_steps == as_before.warmup_steps == 200
+    assert shorter.warmup_steps == 120
+    for scheduler in (shorter, as_before):
+        while scheduler.switch_step is None:  # a loss that falls for ever
+            scheduler.optimizer.step()
+            scheduler.step(-float(scheduler.last_epoch))
+        assert scheduler.switch_step == scheduler.warmup_steps
+        assert not scheduler.found_minimum
+    # The same sweep up to where the shorter one ends.
+    assert [test.step for test in shorter.tests] == [
+        test.step for test in as_before.tests if test.step < 120
+    ] + [120]
+    assert shorter.lr_at(119) == as_before.lr_at(119)
+
+
+def test_a_shorter_warmup_is_saved() -> None:
+    whole, part = build(400), build(400)
+    for scheduler, stop in ((whole, 130), (part, 60)):
+        scheduler.begin_at(1e-3)
+        while scheduler.last_epoch < stop:
+            scheduler.optimizer.step()
+            scheduler.step(-float(scheduler.last_epoch))
+    resumed = build(400)
+    resumed.load_state_dict(torch.load(_saved(part.state_dict()), weights_only=True))
+    assert resumed.warmup_steps == 120
+    while resumed.last_epoch < 130:
+        resumed.optimizer.step()
+        resumed.step(-float(resumed.last_epoch))
+    assert_same_state(resumed.state_dict(), whole.state_dict())
+
+
+def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_as_long_as_it_was() -> None:
+    old = build(400, probed_warmup_fraction=1.0)
+    old.begin_at(1e-3)
+    go_on(old, 30)
+    state = old.state_dict() | {"version": 7}
+    del state["warmup_steps"], state["settings"]["probed_warmup_fraction"]
+    scheduler = build(400)
+    said = r"own settings: probed_warmup_fraction=1.0 \(given: 0.3\)$"
+    with pytest.warns(UserWarning, match=said):
+        scheduler.load_state_dict(state)
+    assert scheduler.warmup_steps == 200
+    for each in (scheduler, old):
+        run_through(each)
+    assert_same_state(scheduler.state_dict(), old.state_dict())
+
+
 def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
     old = build(60)
     while old.fall_step is None:
@@ -217,6 +271,9 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
 @pytest.mark.parametrize(
     "damage",
     [
+        {"warmup_steps": 0},
+        {"warmup_steps": 10**6},
+        {"warmup_steps": "x"},
         {"slow_lr": 0.0},
         {"slow_lr": math.nan},
         {"slow_lr": 5.0},
@@ -374,7 +431,7 @@ def test_a_plateau_is_asked_for_after_a_probe_too() -> None:
 
 def test_a_loss_that_rests_ends_a_warmup_after_a_probe() -> None:
     scheduler = build(1_000)
-    scheduler.begin_at(3e-4)
+    scheduler.begin_at(1e-3)
     resting(scheduler)
     assert scheduler.found_minimum
     assert scheduler.tests[-1].lr == pytest.approx(0.01 * PLATEAU_GROWTH, rel=0.5)
