@@ -259,13 +259,15 @@ def test_a_run_says_where_its_probe_saw_the_loss_fall_and_begins_by_it(
         assert run(folder, f"schedule.probe={images}", "epochs=1") == 0
         line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("probe"))
         found = re.fullmatch(
-            r"probe, (\d+) images: the loss begins to fall at LR (\S+); the sweep begins at (\S+)",
+            r"probe, (\d+) images: the loss begins to fall at LR (\S+); "
+            r"the sweep begins at (\S+), and takes (\d+) steps at most",
             line,
         )
         assert found, line
         assert found[1] == seen
         assert 1e-3 < float(found[2]) < 0.05
         assert float(found[3]) == pytest.approx(first_lr(folder), rel=1e-2)
+        assert int(found[4]) == len((folder / "steps.csv").read_text().splitlines()[1:]) // 2
         assert first_lr(folder) == json.loads((folder / "summary.json").read_text())["first_lr"]
 
 

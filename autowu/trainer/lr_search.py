@@ -115,7 +115,8 @@ def _probe(
         else:
             found = f"the loss begins to fall at LR {lr:.3g}"
         num_images = sum(len(labels) for _, labels in parts)
-        begin = f"the sweep begins at {scheduler.lr_at(0):.3g}"
+        longest = scheduler.warmup_steps
+        begin = f"the sweep begins at {scheduler.lr_at(0):.3g}, and takes {longest:,} steps at most"
         images_of_it = f"{num_images} image" + "s" * (num_images != 1)
         say(f"probe, {images_of_it}: {found}; {begin}")
 
