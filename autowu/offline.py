@@ -113,6 +113,12 @@ def replay(
                 scheduler.observe(number)
                 continue
         scheduler.step(number)
+    if recorded is not None and _is_longer(recorded, scheduler):
+        raise OtherSweepError(
+            f"the record sweeps on after step {scheduler.switch_step}, where the longest warmup"
+            " of this replay ends, as if no probe had made it shorter",
+            _beginning(recorded) | {"probed_warmup_fraction": 1.0},
+        )
     return scheduler
 
 
@@ -157,9 +163,29 @@ def _begin_as_recorded(scheduler: AutoWU, first_lr: float, recorded: RecordedLRs
         scheduler.begin_at(first_lr, spread_lr=spread_lr)
         return _num_fitting(scheduler, recorded, tolerance)[0]
 
+    is_whole = num_fitting(None) >= scheduler.warmup_steps
+    if is_whole and not _rises_beyond(recorded, scheduler):
+        return  # a decay that begins slowly would look like more of a longer sweep
     # Of those that fit alike the first: without a spread fall.
     paces = [None, *_spread_lrs(first_lr, scheduler.settings)]
     scheduler.begin_at(first_lr, spread_lr=max(paces, key=num_fitting))
+
+
+def _rises_beyond(recorded: RecordedLRs, scheduler: AutoWU) -> bool:
+    """Whether the record has LRs above all that the longest warmup of the scheduler reaches."""
+    return max(recorded.lrs) > 1.05 * scheduler.lr_at(scheduler.warmup_steps - 1)
+
+
+def _is_longer(recorded: RecordedLRs, replayed: AutoWU) -> bool:
+    """Whether a replay ended at a cap that a probe has made shorter, and the record goes on."""
+    cap = replayed.warmup_steps
+    is_at_cap = replayed.switch_step == cap < replayed.settings.warmup_steps
+    return is_at_cap and not replayed.found_minimum and _rises_beyond(recorded, replayed)
+
+
+def _beginning(recorded: RecordedLRs) -> dict[str, Any]:
+    """Keywords of `replay` whose sweep begins as recorded, after a probe."""
+    return {"sweep": "adaptive", "first_lr": float(f"{recorded.lrs[0]:.6g}")}
 
 
 def _spread_lrs(first_lr: float, settings: SchedulerSettings) -> list[float]:
@@ -209,11 +235,12 @@ def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict
 
 def _fitting(recorded: RecordedLRs, row: int, settings: dict[str, Any]) -> dict[str, Any]:
     """Keywords of `replay` whose sweep, as long as no test changes it, has the LRs up to `row`."""
-    first = float(f"{recorded.lrs[0]:.6g}")
+    after_probe = _beginning(recorded)
+    first = after_probe["first_lr"]
     candidates: list[dict[str, Any]] = [
         {"sweep": "fixed"},
         {"sweep": "adaptive"},
-        {"sweep": "adaptive", "first_lr": first},
+        after_probe,
         {"sweep": "fixed", "min_lr": first},
         {"sweep": "adaptive", "min_lr": first},
     ]

@@ -6,7 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from autowu.group_lrs import check_saved_lrs
-from autowu.settings import SchedulerSettings, check_integer
+from autowu.settings import (
+    DEFAULT_PROBED_WARMUP_FRACTION,
+    SchedulerSettings,
+    check_integer,
+)
 
 STATE_VERSION = 8
 
@@ -58,7 +62,8 @@ def of_this_version(state: Any) -> Any:
         state = state | {"other_lrs": []}
     if version not in (1, 2, 3, 4, 5, 6, 7):
         return state
-    settings = {"probed_warmup_fraction": 1.0} | state["settings"]
+    # It plays no part once the sweep has begun: the longest warmup is `W`, whatever it is.
+    settings = {"probed_warmup_fraction": DEFAULT_PROBED_WARMUP_FRACTION} | state["settings"]
     return state | {"version": STATE_VERSION, "settings": settings, "warmup_steps": None}
 
 
@@ -109,8 +114,10 @@ def _check_steps(state: dict[str, Any], settings: SchedulerSettings) -> None:
     if fall_step is not None and not 0 <= fall_step < settings.warmup_steps:
         raise ValueError(f"fall_step={fall_step} of the state is no step of the warmup")
     cap, longest = state["warmup_steps"], settings.warmup_steps
-    if cap is not None and not (isinstance(cap, int) and 1 <= cap <= longest):
+    if cap is not None and not (type(cap) is int and 1 <= cap <= longest):
         raise ValueError(f"warmup_steps={cap} of the state: its settings allow 1 to {longest}")
+    if cap is not None and state["switch_step"] is None and last_epoch > cap:
+        raise ValueError(f"a state in the warmup at step {last_epoch}, which ends at {cap}")
     interval = state["interval"]
     num_losses = len(state["losses"]) + len(interval["sums"]) - bool(interval["is_open"])
     if state["switch_step"] is None and first_step + num_losses != num_steps:

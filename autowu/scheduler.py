@@ -39,6 +39,7 @@ from autowu.saved_state import STATE_VERSION, checked_settings, loaded_whole, of
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
+    DEFAULT_PROBED_WARMUP_FRACTION,
     PAPER,
     AtCap,
     Decay,
@@ -108,6 +109,7 @@ class AutoWU(LRScheduler):
         max_lr: highest LR; 1.0 (paper). A fixed sweep reaches it after `W` steps, an adaptive one
             in a short run may end below it.
         max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
+            After a probe the next one counts, too.
         probed_warmup_fraction: after a `probe` that knows where the loss falls (whose fall is not
             spread) the warmup has less to look for, and takes at most this part of `total_steps`,
             or 90 steps, and at most `W`; 0.3 (ours, by runs of 220 to 780 steps). 1: `W`.
@@ -172,7 +174,7 @@ class AutoWU(LRScheduler):
         min_lr: float = 1e-5,
         max_lr: float = 1.0,
         max_warmup_fraction: float = 0.5,
-        probed_warmup_fraction: float = 0.3,
+        probed_warmup_fraction: float = DEFAULT_PROBED_WARMUP_FRACTION,
         growth: Growth = "exponential",
         sweep: SweepKind = "adaptive",
         decay: Decay = "cosine",

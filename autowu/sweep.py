@@ -24,7 +24,8 @@ which is a factor of 6 by 2 % a step, where `W` is as long. The sweep begins at
     l = p * min(1, max(1 / 10, 6 / 1.02 ** V)),
 
 so low that 2 % a step take it to `6 * p` in `V` steps: the longer the warmup, the more of it comes
-before `p`, and a short run has no steps for that.
+before `p`, and a short run has no steps for that. (Where `max_lr` is near, and the sweep goes
+evenly to it by less than 2 % a step, the longest warmup is as long as that takes, up to `W`.)
 
 Where the fall that the probe saw is spread over many LRs, those 2 % a step may be too fast for a
 network that learns nothing before some hundred steps, as a vision transformer does. There the
@@ -190,8 +191,7 @@ def sweep_begun_at(settings: SchedulerSettings, lr: float, spread_lr: float | No
         TypeError: no number.
         ValueError: an LR out of [`min_lr`, `max_lr`), or `spread_lr` out of [`lr`, `max_lr`).
     """
-    first, growth = check_number("lr of begin_at", lr), None
-    steps = settings.probed_warmup_steps
+    first = check_number("lr of begin_at", lr)
     if not settings.min_lr <= first < settings.max_lr:
         raise ValueError(
             f"begin_at takes an LR from min_lr={settings.min_lr:g} to below "
@@ -204,9 +204,14 @@ def sweep_begun_at(settings: SchedulerSettings, lr: float, spread_lr: float | No
                 f"spread_lr of begin_at must be an LR from the first one, {first}, to below "
                 f"max_lr={settings.max_lr:g}, got {spread_lr}"
             )
-        steps = settings.warmup_steps
-        growth = growth_where_spread(steps, first, spread)
-    return Sweep(settings, 0, first, growth, steps)
+        growth = growth_where_spread(settings.warmup_steps, first, spread)
+        return Sweep(settings, 0, first, growth)
+    steps = settings.probed_warmup_steps
+    reach = min(PROBED_GROWTH ** min(steps, 1_000), MAX_RUN_UP * PROBE_REACH)
+    # Where it goes evenly to `max_lr`, by less than 2 % a step, it is to come as far all the same.
+    reached = Sweep(settings, 0, first).step_of(min(reach * first, settings.max_lr))
+    steps = max(steps, math.ceil(reached * (1.0 - 1e-12)))
+    return Sweep(settings, 0, first, warmup_steps=min(steps, settings.warmup_steps))
 
 
 def growth_where_spread(warmup_steps: int, lr: float, spread_lr: float) -> float:

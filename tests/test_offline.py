@@ -260,6 +260,21 @@ def test_other_sweeps_are_told_by_their_steps_and_not_by_those_that_were_skipped
     assert error.value.fitting == {"sweep": "adaptive"}
 
 
+@pytest.mark.parametrize("total_steps", [200, 300, 390, 440, 600, 1_000])
+@pytest.mark.parametrize("first_lr", [1e-3, 0.05])
+@pytest.mark.parametrize("digits", [3, 17])
+def test_a_warmup_that_its_cap_ended_is_told_from_a_longer_one(
+    total_steps: int, first_lr: float, digits: int
+) -> None:
+    """Where its decay begins slowly from the last LR, which looks like more of the sweep."""
+    losses = [-float(step) for step in range(total_steps)]
+    run = replay(losses, total_steps, first_lr=first_lr, sweep="adaptive")
+    assert run.switch_step == run.warmup_steps and not run.found_minimum
+    lrs = [float(f"{run.lr_at(step):.{digits}g}") for step in range(total_steps)]
+    again = replay(losses, total_steps, lrs=lrs, first_lr=first_lr, sweep="adaptive")
+    assert (again.switch_step, again.start_lr) == (run.switch_step, run.start_lr)
+
+
 @pytest.mark.parametrize(("total_steps", "is_known"), [(300, True), (600, False)])
 def test_a_warmup_after_a_probe_that_was_longer_then(total_steps: int, is_known: bool) -> None:
     """As before a probe made it shorter: in a short run it is that of a spread fall."""
@@ -267,8 +282,13 @@ def test_a_warmup_after_a_probe_that_was_longer_then(total_steps: int, is_known:
     run = replay(losses, total_steps, first_lr=1e-3, sweep="adaptive", probed_warmup_fraction=1.0)
     lrs = [run.lr_at(step) for step in range(total_steps)]
     assert run.switch_step == total_steps // 2
-    again = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
-    assert again.switch_step == (run.switch_step if is_known else again.warmup_steps)
+    if is_known:
+        again = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
+        assert (again.switch_step, again.start_lr) == (run.switch_step, run.start_lr)
+    else:
+        with pytest.raises(OtherSweepError, match="sweeps on after step 180") as caught:
+            replay(losses, total_steps, sweep="adaptive", lrs=lrs)
+        assert caught.value.fitting["probed_warmup_fraction"] == 1.0
     told = replay(losses, total_steps, sweep="adaptive", lrs=lrs, probed_warmup_fraction=1.0)
     assert told.tests == run.tests
 

@@ -1,6 +1,7 @@
 """The adaptive sweep: fast until the loss falls, slow from there; and what it is built of."""
 
 import math
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -245,13 +246,26 @@ def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_as_long_as_it_w
     state = old.state_dict() | {"version": 7}
     del state["warmup_steps"], state["settings"]["probed_warmup_fraction"]
     scheduler = build(400)
-    said = r"own settings: probed_warmup_fraction=1.0 \(given: 0.3\)$"
-    with pytest.warns(UserWarning, match=said):
+    with warnings.catch_warnings(action="error"):
         scheduler.load_state_dict(state)
     assert scheduler.warmup_steps == 200
     for each in (scheduler, old):
         run_through(each)
-    assert_same_state(scheduler.state_dict(), old.state_dict())
+    expected = old.state_dict()
+    expected["settings"]["probed_warmup_fraction"] = 0.3
+    assert_same_state(scheduler.state_dict(), expected)
+
+
+def test_a_sweep_that_is_slow_because_max_lr_is_near_comes_as_far_all_the_same() -> None:
+    scheduler = build(1_000)  # V = 300
+    scheduler.begin_at(0.03)
+    assert scheduler.lr_at(1) < 0.03 * 1.01
+    assert scheduler.warmup_steps == 500  # 60 times as much lies beyond max_lr
+    bounded = build(1_000, max_lr=0.5)
+    bounded.begin_at(5e-3)
+    pace = math.log(100) / 500
+    assert bounded.warmup_steps == math.ceil(math.log(60) / pace)
+    assert bounded.lr_at(bounded.warmup_steps) == pytest.approx(0.3, rel=0.01)
 
 
 def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
@@ -274,6 +288,8 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
         {"warmup_steps": 0},
         {"warmup_steps": 10**6},
         {"warmup_steps": "x"},
+        {"warmup_steps": True},
+        {"warmup_steps": 20},  # of step 25
         {"slow_lr": 0.0},
         {"slow_lr": math.nan},
         {"slow_lr": 5.0},

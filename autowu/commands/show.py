@@ -220,13 +220,13 @@ def _draw_autowu(scheduler: "AutoWU", label: str, num_steps: int, is_probed: boo
     from autowu.probe import Fall
     from autowu.sweep import fast_steps, first_lr
 
-    longest = min(scheduler.warmup_steps, num_steps)
-    switch = max(1, round(EXAMPLE_SWITCH * scheduler.warmup_steps))
     own, supposes = scheduler.settings, ""
     if is_probed:
         fall_lr = own.min_lr * (own.max_lr / own.min_lr) ** EXAMPLE_FALL
         scheduler.begin_at(first_lr(own, Fall(fall_lr, fall_lr)))
         supposes = f" the probe sees the loss begin to fall at LR {fall_lr:.3g}, and"
+    longest = min(scheduler.warmup_steps, num_steps)
+    switch = max(1, round(EXAMPLE_SWITCH * scheduler.warmup_steps))
     state = scheduler.state_dict()
     if state["fall_step"] is None:  # an adaptive sweep
         fall = max(1, round(EXAMPLE_FALL * fast_steps(scheduler.settings)))

@@ -24,7 +24,11 @@ from autowu.trainer.schedule_settings import AutoWUSettings
 
 # The dicts in it; beside them `ranks`, a list with an entry for each of them.
 KEYS = ("config", "progress", "model", "optimizer", "scheduler", "scaler", "guard")
-EARLIER = {"schedule.probe": 0}  # what runs had from before there was such a setting
+EARLIER = {  # what runs had from before there was such a setting
+    "schedule.probe": 0,
+    # None; but their states go on as they would have, whatever it is.
+    "schedule.probed_warmup_fraction": AutoWUSettings.probed_warmup_fraction,
+}
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -170,7 +174,8 @@ def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]
     before, now = dict(flatten(saved)), dict(flatten(current))
     sweep = now.get("schedule.sweep", AutoWUSettings.sweep)
     growth = now.get("schedule.growth", AutoWUSettings.growth)
-    acts_on_nothing = () if is_adaptive(sweep, growth) else ("schedule.probe",)
+    of_probe = ("schedule.probe", "schedule.probed_warmup_fraction")
+    acts_on_nothing = () if is_adaptive(sweep, growth) else of_probe
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
         if old != new and not key.startswith((*FREE_TO_CHANGE, *acts_on_nothing)):

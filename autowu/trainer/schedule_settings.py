@@ -83,11 +83,14 @@ class AutoWUSettings(FindsLRSettings):
 
     name: Literal["autowu"] = "autowu"
     max_warmup_fraction: float = setting(
-        0.5, "longest warmup, as a fraction of all steps", above=0, at_most=1
+        0.5,
+        "longest warmup, as a fraction of all steps; after a probe probed_warmup_fraction counts",
+        above=0,
+        at_most=1,
     )
     probed_warmup_fraction: float = setting(
         0.3,
-        "the same after a probe that knows where the loss falls, at least 90 steps and at most"
+        "the same after a probe that knows where the loss falls, or 90 steps, but at most"
         " max_warmup_fraction",
         above=0,
         at_most=1,
