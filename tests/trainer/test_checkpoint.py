@@ -116,6 +116,20 @@ def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None
         check_same_config(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})
 
 
+def test_a_run_from_before_a_probe_shortened_the_warmup_goes_on() -> None:
+    before = {"schedule": {"name": "autowu", "probe": 32}}
+    check_same_config(Path("a/last.pt"), before, with_fraction(0.3))
+    with pytest.raises(CheckpointError, match=r"fraction=0\.3 to go on with it"):
+        check_same_config(Path("a/last.pt"), before, with_fraction(1.0))
+    fixed = {"schedule": {"name": "autowu", "probe": 32, "sweep": "fixed"}}
+    check_same_config(Path("a/last.pt"), fixed, with_fraction(1.0, sweep="fixed"))
+
+
+def with_fraction(fraction: float, **settings: Any) -> dict[str, Any]:
+    schedule = {"name": "autowu", "probe": 32, "probed_warmup_fraction": fraction}
+    return {"schedule": schedule | settings}
+
+
 def test_a_run_from_before_there_was_a_probe_goes_on_without_one() -> None:
     saved = {"schedule": {"name": "autowu"}}
     check_same_config(Path("a/last.pt"), saved, {"schedule": {"name": "autowu", "probe": 0}})
