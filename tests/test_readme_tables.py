@@ -24,6 +24,7 @@ OF_DONE_ROWS = (
     "decisions",
     "divergence",
     "finetuning",
+    "fresh_seeds",
     "loss_scale",
     "memorisation",
     "optimizers",
