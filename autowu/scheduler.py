@@ -107,7 +107,7 @@ class AutoWU(LRScheduler):
         steps_per_epoch: optimizer steps of an epoch; None: epochs play no part.
         min_lr: LR of the first step, but after a probe the least it can be; 1e-5 (paper).
         max_lr: highest LR; 1.0 (paper). A fixed sweep reaches it after `W` steps, an adaptive one
-            in a short run may end below it.
+            may end below it.
         max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
             After a probe the next one counts, too.
         probed_warmup_fraction: after a `probe` that knows where the loss falls (whose fall is not

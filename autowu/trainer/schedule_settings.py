@@ -59,7 +59,7 @@ class FindsLRSettings(ScheduleSettings):
     min_lr: float = setting(
         1e-5, "LR of the first step; after a probe the least it can be", above=0
     )
-    max_lr: float = setting(1.0, "highest LR; a short adaptive sweep may end below it", above=0)
+    max_lr: float = setting(1.0, "highest LR; an adaptive sweep may end below it", above=0)
 
     def check(self, settings: "Settings") -> None:
         if settings.optimizer.lr is not None:
