@@ -43,7 +43,7 @@ def of_this_version(state: Any) -> Any:
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
     by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
     5 skipped steps were not counted, until 6 an LR that another had written was not kept, and until
-    7 a probe did not shorten the longest warmup. Only after a late set-back, and of linear growth,
+    7 there was no shorter warmup after a probe. Only after a late set-back, and of linear growth,
     are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):

@@ -43,7 +43,7 @@ PAPER: dict[str, Any] = {
 }
 
 
-DEFAULT_PROBED_WARMUP_FRACTION = 0.3
+DEFAULT_PROBED_WARMUP_FRACTION = 1.0
 # Ours: of the longest warmup after a probe, if `W` has them: by 2 % a step the LR grows sixfold in
 # them, and where it could not grow so much the decay would begin too low.
 LEAST_PROBED_STEPS = 90

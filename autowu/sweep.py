@@ -18,8 +18,9 @@ closed form of the step, `s` and `l`.
 Where a probe (`probe.py`) has found before the first step that the loss falls at an LR `p`, there
 is no fast piece: `s = 0`, and `S` is as above with 2 % in place of 3 %, but so short that the LR
 grows by a factor of 3 in `W` steps at least, where these are so few that 2 % a step would not do
-it. And there is less to look for: the longest warmup is `V` steps, 3 tenths of the run, but 90,
-which is a factor of 6 by 2 % a step, where `W` is as long. The sweep begins at
+it. The longest warmup can be made shorter then, by `probed_warmup_fraction`: `V` steps, which is
+`W` by default, and at least 90, a factor of 6 by 2 % a step, where `W` is as long. The sweep begins
+at
 
     l = p * min(1, max(1 / 10, 6 / 1.02 ** V)),
 

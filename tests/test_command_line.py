@@ -261,15 +261,13 @@ def test_the_advice_for_a_run_with_an_adaptive_sweep_is_not_to_replay_it_as_publ
 
 
 def test_a_replay_with_other_epochs_is_told_of_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    probed: AutoWU, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its tests lie elsewhere, so that its warmup goes on where that of the run had ended."""
-    settings = {"first_lr": 1e-3, "probed_warmup_fraction": 1.0}
-    probed = replay(LOSSES, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
     file = write(tmp_path, as_csv(LOSSES, lrs_of(probed)))
     assert probed.switch_step is not None
-    given = ["--sweep", "adaptive", "--total-steps", str(TOTAL_STEPS), "--patience", "9"]
-    error = error_of(["replay", file, *given, "--probed-warmup-fraction", "1"], capsys)
+    settings = ["--sweep", "adaptive", "--total-steps", str(TOTAL_STEPS), "--patience", "9"]
+    error = error_of(["replay", file, *settings], capsys)
     assert f"step {probed.switch_step} was recorded at LR " in error
     assert "as if no test had ended it, or set it back; the settings have to be those" in error
     assert "the steps of an epoch among them, which say where its tests were" in error

@@ -268,28 +268,30 @@ def test_a_warmup_that_its_cap_ended_is_told_from_a_longer_one(
 ) -> None:
     """Where its decay begins slowly from the last LR, which looks like more of the sweep."""
     losses = [-float(step) for step in range(total_steps)]
-    run = replay(losses, total_steps, first_lr=first_lr, sweep="adaptive")
+    settings: dict[str, Any] = {"sweep": "adaptive", "probed_warmup_fraction": 0.3}
+    run = replay(losses, total_steps, first_lr=first_lr, **settings)
     assert run.switch_step == run.warmup_steps and not run.found_minimum
     lrs = [float(f"{run.lr_at(step):.{digits}g}") for step in range(total_steps)]
-    again = replay(losses, total_steps, lrs=lrs, first_lr=first_lr, sweep="adaptive")
+    again = replay(losses, total_steps, lrs=lrs, first_lr=first_lr, **settings)
     assert (again.switch_step, again.start_lr) == (run.switch_step, run.start_lr)
 
 
 @pytest.mark.parametrize(("total_steps", "is_known"), [(300, True), (600, False)])
-def test_a_warmup_after_a_probe_that_was_longer_then(total_steps: int, is_known: bool) -> None:
-    """As before a probe made it shorter: in a short run it is that of a spread fall."""
+def test_a_warmup_that_was_longer_than_that_of_the_replay(total_steps: int, is_known: bool) -> None:
+    """In a short run it is taken for that of a spread fall."""
     losses = [-float(step) for step in range(total_steps)]
-    run = replay(losses, total_steps, first_lr=1e-3, sweep="adaptive", probed_warmup_fraction=1.0)
+    run = replay(losses, total_steps, first_lr=1e-3, sweep="adaptive")
     lrs = [run.lr_at(step) for step in range(total_steps)]
     assert run.switch_step == total_steps // 2
+    settings: dict[str, Any] = {"sweep": "adaptive", "probed_warmup_fraction": 0.3}
     if is_known:
-        again = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
+        again = replay(losses, total_steps, lrs=lrs, **settings)
         assert (again.switch_step, again.start_lr) == (run.switch_step, run.start_lr)
     else:
         with pytest.raises(OtherSweepError, match="sweeps on after step 180") as caught:
-            replay(losses, total_steps, sweep="adaptive", lrs=lrs)
+            replay(losses, total_steps, lrs=lrs, **settings)
         assert caught.value.fitting["probed_warmup_fraction"] == 1.0
-    told = replay(losses, total_steps, sweep="adaptive", lrs=lrs, probed_warmup_fraction=1.0)
+    told = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
     assert told.tests == run.tests
 
 

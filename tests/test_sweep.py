@@ -201,14 +201,19 @@ def test_a_sweep_that_an_earlier_version_began_after_a_probe_goes_on_as_it_did(
     assert scheduler.lr_at(50) == pytest.approx(1e-3 * growth**50, rel=1e-9)
 
 
-def test_a_warmup_after_a_probe_is_shorter_where_its_fall_is_not_spread() -> None:
-    shorter = build(400)
+SHORTER: Any = {"probed_warmup_fraction": 0.3}  # of the longest warmup after a probe
+
+
+def test_a_warmup_after_a_probe_can_be_shorter_where_its_fall_is_not_spread() -> None:
+    shorter = build(400, **SHORTER)
     shorter.begin_at(1e-3)
-    spread = build(400)
+    spread = build(400, **SHORTER)
     spread.begin_at(1e-3, spread_lr=1e-3)
-    as_before = build(400, probed_warmup_fraction=1.0)
+    as_before = build(400)
     as_before.begin_at(1e-3)
-    assert build(400).warmup_steps == spread.warmup_steps == as_before.warmup_steps == 200
+    assert (
+        build(400, **SHORTER).warmup_steps == spread.warmup_steps == as_before.warmup_steps == 200
+    )
     assert shorter.warmup_steps == 120
     for scheduler in (shorter, as_before):
         while scheduler.switch_step is None:  # a loss that falls for ever
@@ -224,13 +229,13 @@ def test_a_warmup_after_a_probe_is_shorter_where_its_fall_is_not_spread() -> Non
 
 
 def test_a_shorter_warmup_is_saved() -> None:
-    whole, part = build(400), build(400)
+    whole, part = build(400, **SHORTER), build(400, **SHORTER)
     for scheduler, stop in ((whole, 130), (part, 60)):
         scheduler.begin_at(1e-3)
         while scheduler.last_epoch < stop:
             scheduler.optimizer.step()
             scheduler.step(-float(scheduler.last_epoch))
-    resumed = build(400)
+    resumed = build(400, **SHORTER)
     resumed.load_state_dict(torch.load(_saved(part.state_dict()), weights_only=True))
     assert resumed.warmup_steps == 120
     while resumed.last_epoch < 130:
@@ -239,29 +244,30 @@ def test_a_shorter_warmup_is_saved() -> None:
     assert_same_state(resumed.state_dict(), whole.state_dict())
 
 
-def test_a_warmup_that_an_earlier_version_began_after_a_probe_is_as_long_as_it_was() -> None:
-    old = build(400, probed_warmup_fraction=1.0)
+def test_a_state_from_before_a_probe_could_shorten_the_warmup_goes_on() -> None:
+    old = build(400)
     old.begin_at(1e-3)
     go_on(old, 30)
     state = old.state_dict() | {"version": 7}
     del state["warmup_steps"], state["settings"]["probed_warmup_fraction"]
-    scheduler = build(400)
+    scheduler, shorter = build(400), build(400, **SHORTER)
     with warnings.catch_warnings(action="error"):
         scheduler.load_state_dict(state)
-    assert scheduler.warmup_steps == 200
-    for each in (scheduler, old):
+    with pytest.warns(UserWarning, match=r"probed_warmup_fraction=1.0 \(given: 0.3\)$"):
+        shorter.load_state_dict(state)
+    assert scheduler.warmup_steps == shorter.warmup_steps == 200
+    for each in (scheduler, shorter, old):
         run_through(each)
-    expected = old.state_dict()
-    expected["settings"]["probed_warmup_fraction"] = 0.3
-    assert_same_state(scheduler.state_dict(), expected)
+    assert_same_state(scheduler.state_dict(), old.state_dict())
+    assert_same_state(shorter.state_dict(), old.state_dict())
 
 
 def test_a_sweep_that_is_slow_because_max_lr_is_near_comes_as_far_all_the_same() -> None:
-    scheduler = build(1_000)  # V = 300
+    scheduler = build(1_000, **SHORTER)  # V = 300
     scheduler.begin_at(0.03)
     assert scheduler.lr_at(1) < 0.03 * 1.01
     assert scheduler.warmup_steps == 500  # 60 times as much lies beyond max_lr
-    bounded = build(1_000, max_lr=0.5)
+    bounded = build(1_000, max_lr=0.5, **SHORTER)
     bounded.begin_at(5e-3)
     pace = math.log(100) / 500
     assert bounded.warmup_steps == math.ceil(math.log(60) / pace)

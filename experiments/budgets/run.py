@@ -61,7 +61,7 @@ class BudgetCell:
 
     def recipe(self) -> Recipe:
         if self.lr is None or self.warmup is None:
-            return (METHODS | methods.EARLIER)[self.method]
+            return (METHODS | methods.TRIED)[self.method]
         return methods.warmup_cosine(self.lr, self.warmup, self.epochs)
 
     def run(self) -> dict[str, Any]:

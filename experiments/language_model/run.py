@@ -46,7 +46,7 @@ PROBED = "autowu after a probe"  # the Trainer's default
 PROBED_BEFORE = "autowu after a probe, 3 % a step"  # as it was; the others begin at `min_lr`
 VARIANTS: dict[str, dict[str, Any]] = {  # settings of AutoWU
     PROBED: {},
-    PROBED_BEFORE: {"probed_warmup_fraction": 1.0},
+    PROBED_BEFORE: {},
     "autowu": {},
     "autowu max_lr=0.01": {"max_lr": 0.01},
     "autowu max_lr=0.1": {"max_lr": 0.1},

@@ -30,15 +30,15 @@ from experiments.sweep.paths import GivenLRs
 from experiments.sweep.variants import Held, SetBack
 from experiments.tables import markdown_table, put_between_marks, save_figure
 from experiments.training.cells import main as cells_main
-from experiments.training.methods import EARLIER, EARLIER_GROWTH, HALF, warmup_cosine
+from experiments.training.methods import AUTOWU, EARLIER_GROWTH, warmup_cosine
 from experiments.training.summary import deviation, mean_text
 from experiments.training.trial import Outcome, Recipe, train
 
 FOLDER = Path(__file__).parent
 SEARCHED = {
-    "default": EARLIER[HALF],
-    "rests": replace(EARLIER[HALF], schedule=Held),
-    "goes back": replace(EARLIER[HALF], schedule=SetBack),
+    "default": AUTOWU["autowu_cosine"],
+    "rests": replace(AUTOWU["autowu_cosine"], schedule=Held),
+    "goes back": replace(AUTOWU["autowu_cosine"], schedule=SetBack),
 }
 BEFORE, NOW = "3 % a step", "2 % a step"
 # Constants of `autowu.sweep` in place of its own.
@@ -150,7 +150,7 @@ class OvershootCell:
             assert default.switch_step is not None and default.start_lr is not None
             lrs = CHANGES[self.method](list(default.lrs), default.switch_step, default.start_lr)
             return Recipe(schedule=lambda optimizer, *_: GivenLRs(optimizer, lrs, None))
-        return SEARCHED.get(self.method, EARLIER[HALF])
+        return SEARCHED.get(self.method, AUTOWU["autowu_cosine"])
 
     def given(self) -> Callable[[Optimizer, int, int], GivenLRs]:
         peak, late_steps, growth = self.peak_lr, self.late_steps, self.growth

@@ -52,9 +52,7 @@ EARLIER_RULES: dict[str, tuple[object, str, object]] = {  # method -> what it ch
 }
 MORE = {
     BOUNDED: partial(AutoWU, max_lr=0.01),
-    **dict.fromkeys(PROBES, AutoWU),
-    # And the longest warmup was half of the run.
-    **dict.fromkeys(EARLIER_RULES, partial(AutoWU, probed_warmup_fraction=1.0)),
+    **dict.fromkeys((*PROBES, *EARLIER_RULES), AutoWU),
 }
 # Of the variants that were not kept those that are run at 4,972 steps, too.
 LONG = ("without the test of a plateau", "a tenth of that LR a step", "slow only while it falls")

@@ -14,9 +14,9 @@ AUTOWU = {
     "autowu_fixed_sweep": Recipe(schedule_settings={"sweep": "fixed"}),
     "paper": Recipe(schedule_settings=PAPER),
 }
-HALF = "autowu_half"  # the default as it was until a probe made the longest warmup shorter
-EARLIER = {
-    HALF: Recipe(schedule_settings={"probed_warmup_fraction": 1.0}, num_probe_images=NUM_SAMPLES)
+SHORTER = "autowu_shorter"  # with a shorter warmup after its probe
+TRIED = {
+    SHORTER: Recipe(schedule_settings={"probed_warmup_fraction": 0.3}, num_probe_images=NUM_SAMPLES)
 }
 # Nothing in them is tuned: the LRs are those that their authors or libraries have by default.
 UNTUNED = {

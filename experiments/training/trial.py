@@ -28,9 +28,9 @@ class Recipe:
 
     optimizer: str = "adamp"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict)
-    # By its name, or called with (optimizer, total_steps, steps_per_epoch) and the settings in its
-    # place: what it returns has `step(loss)` and `get_last_lr()`.
-    schedule: str | Callable[..., Any] = "autowu"
+    # By its name, or called with (optimizer, total_steps, steps_per_epoch) in its place: what it
+    # returns has `step(loss)` and `get_last_lr()`.
+    schedule: str | Callable[[Optimizer, int, int], Any] = "autowu"
     schedule_settings: Mapping[str, Any] = field(default_factory=dict)
     # Of the first batch, for the steps with which AutoWU's adaptive sweep finds where to begin;
     # 0: it begins at its `min_lr`.
@@ -146,7 +146,7 @@ def _scheduler(
     recipe: Recipe, optimizer: Optimizer, total_steps: int, steps_per_epoch: int, batch_size: int
 ) -> Any:
     if not isinstance(recipe.schedule, str):
-        return recipe.schedule(optimizer, total_steps, steps_per_epoch, **recipe.schedule_settings)
+        return recipe.schedule(optimizer, total_steps, steps_per_epoch)
     epochs, left = divmod(total_steps, steps_per_epoch)
     assert left == 0, "a schedule by its name is as long as the epochs"
     return schedules.create(

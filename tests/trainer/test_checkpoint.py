@@ -116,13 +116,13 @@ def test_changed_settings_are_refused_by_key_and_the_free_ones_are_not() -> None
         check_same_config(path, saved, saved | {"schedule": {"name": "warmup_cosine"}})
 
 
-def test_a_run_from_before_a_probe_shortened_the_warmup_goes_on() -> None:
+def test_a_run_from_before_a_probe_could_shorten_the_warmup_goes_on() -> None:
     before = {"schedule": {"name": "autowu", "probe": 32}}
-    check_same_config(Path("a/last.pt"), before, with_fraction(0.3))
-    with pytest.raises(CheckpointError, match=r"fraction=0\.3 to go on with it"):
-        check_same_config(Path("a/last.pt"), before, with_fraction(1.0))
+    check_same_config(Path("a/last.pt"), before, with_fraction(1.0))
+    with pytest.raises(CheckpointError, match=r"fraction=1\.0 to go on with it"):
+        check_same_config(Path("a/last.pt"), before, with_fraction(0.3))
     fixed = {"schedule": {"name": "autowu", "probe": 32, "sweep": "fixed"}}
-    check_same_config(Path("a/last.pt"), fixed, with_fraction(1.0, sweep="fixed"))
+    check_same_config(Path("a/last.pt"), fixed, with_fraction(0.3, sweep="fixed"))
 
 
 def with_fraction(fraction: float, **settings: Any) -> dict[str, Any]:
