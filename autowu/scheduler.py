@@ -111,8 +111,10 @@ class AutoWU(LRScheduler):
         max_warmup_fraction: `W = max(1, floor(max_warmup_fraction * total_steps))`; 0.5 (paper).
         probed_warmup_fraction: after a `probe` that knows where the loss falls (whose fall is not
             spread) the warmup takes at most this part of `total_steps`, or 90 steps, and at most
-            `W`; 1 (ours), which is `W`. 0.3 leaves more to the decay and begins the sweep higher:
-            it gains in some runs of 200 to 600 steps, and goes too high in fine-tuning.
+            `W`; 1 (ours), which is `W`. Longer, up to `W`, where `max_lr` is near and the sweep
+            grows by less than 2 % a step. 0.3 leaves more to the decay and begins the sweep higher:
+            it gained in one budget of ten (`experiments/fresh_seeds`), and goes too high in
+            fine-tuning.
         growth: "exponential", eq. (1) of the paper, or "linear", its eq. (6).
         sweep: "adaptive" (ours, because a short run has no steps for LRs that do not move the
             loss): 4 times as fast, but at most 2x a step, until a test sees the loss fall; then
@@ -462,8 +464,8 @@ class AutoWU(LRScheduler):
         """Begin the sweep at an LR near which the loss is known to fall, before the first `step()`.
 
         From there the LR grows evenly to `max_lr` at `W`, but at most 1.02x a step, or as much as
-        makes a factor of 3 in `W` steps. The warmup takes at most `probed_warmup_fraction` of the
-        run, or with `spread_lr` `W` steps.
+        makes a factor of 3 in `W` steps. The warmup takes at most `W` steps, without `spread_lr`
+        less if `probed_warmup_fraction` says so.
 
         Args:
             lr: from `min_lr` to below `max_lr`.

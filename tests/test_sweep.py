@@ -453,7 +453,7 @@ def test_a_plateau_is_asked_for_after_a_probe_too() -> None:
 
 def test_a_loss_that_rests_ends_a_warmup_after_a_probe() -> None:
     scheduler = build(1_000)
-    scheduler.begin_at(1e-3)
+    scheduler.begin_at(1e-4)
     resting(scheduler)
     assert scheduler.found_minimum
     assert scheduler.tests[-1].lr == pytest.approx(0.01 * PLATEAU_GROWTH, rel=0.5)

@@ -88,7 +88,7 @@ class AutoWUSettings(FindsLRSettings):
     probed_warmup_fraction: float = setting(
         1.0,
         "the same after a probe whose fall is not spread, if it is less, but 90 steps at least;"
-        " 0.3 gains in some runs of 200 to 600 steps",
+        " 0.3 can gain in runs of some hundred steps, and goes too high in fine-tuning",
         above=0,
         at_most=1,
     )
