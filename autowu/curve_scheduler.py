@@ -107,14 +107,14 @@ class CurveScheduler(LRScheduler):
         return [share * value * lr_scale(group) for group, share in groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """The steps done and the base LRs: plain numbers, lists and tensors."""
+        """The steps done and the base LRs: plain numbers, tuples and CPU tensors."""
         if self.last_epoch >= 0:  # before its turn in a SequentialLR the LRs are another's
             self._adopt_groups()
         return {
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
             "reference_lr": self._reference_lr,
-            "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
+            "base_lrs": tuple(map(to_cpu, self.base_lrs)),
             "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
         }
 

@@ -71,7 +71,7 @@ def check_added_groups(groups: Sequence[dict[str, Any]], num_known: int) -> None
 
 
 def check_saved_lrs(state: dict[str, Any], num_groups: int) -> None:
-    """Look at the `base_lrs` and `other_lrs` of a state, each a list of LRs, any of them None.
+    """Look at the `base_lrs` and `other_lrs` of a state, each a sequence of LRs, any of them None.
 
     Raises:
         TypeError: an LR is neither a number nor a tensor of one element.
@@ -101,7 +101,7 @@ def _check_lr(name: str, value: Any, note: str = "", *, may_be_any: bool = False
         raise ValueError(f"{name} must be finite and at least 0, got {value}{note}")
 
 
-def lrs_of_others(optimizer: Optimizer, last_lrs: Sequence[Any]) -> list[Any]:
+def lrs_of_others(optimizer: Optimizer, last_lrs: Sequence[Any]) -> tuple[Any, ...]:
     """The LR of each group in which another than the scheduler has written, None for the rest.
 
     Of a group that came in since its last step, too, or after its turn in a SequentialLR.
@@ -115,7 +115,7 @@ def lrs_of_others(optimizer: Optimizer, last_lrs: Sequence[Any]) -> list[Any]:
         is_known = index < len(last_lrs)
         is_own = is_known and to_number(group["lr"]) == to_number(last_lrs[index])
         others.append(None if is_own else to_cpu(group["lr"]))
-    return others
+    return tuple(others)
 
 
 def put_back(optimizer: Optimizer, lrs: Sequence[Any]) -> None:

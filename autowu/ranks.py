@@ -1,5 +1,7 @@
 """The ranks that train together: how many, which of them this is, and what rank 0 tells them."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -32,6 +34,21 @@ def from_first_rank(
     message = message.to(device)
     dist.broadcast(message, group=group, group_src=0)
     return message.cpu()
+
+
+def object_from_first_rank(
+    value: dict[str, Any], device: torch.device, group: dist.ProcessGroup | None
+) -> dict[str, Any]:
+    """The dict of the group's rank 0: two broadcasts, none if there is one rank.
+
+    Args:
+        value, device, group: as for `from_first_rank`.
+    """
+    if num_ranks(group) == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, group=group, device=device, group_src=0)
+    return values[0]
 
 
 def check_process_group(group: object) -> None:

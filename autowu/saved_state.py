@@ -12,7 +12,11 @@ from autowu.settings import (
     check_integer,
 )
 
-STATE_VERSION = 8
+STATE_VERSION = 9
+# Each in a tuple of its own: what grows in a run, and what only some states have. DCP, PyTorch's
+# distributed checkpoint, loads tensors, lists and dicts entry by entry into those of the new
+# scheduler's state, which are shorter; a tuple it takes whole.
+BOXED = ("tests", "losses", "interval", "gp")
 
 
 @contextmanager
@@ -37,14 +41,34 @@ def loaded_whole(scheduler: Any) -> Iterator[None]:
         ) from error
 
 
+def boxed(state: dict[str, Any]) -> dict[str, Any]:
+    """A state as it is saved, from one whose `BOXED` entries are as they are worked with."""
+    return state | {name: (state[name],) for name in BOXED}
+
+
+def unboxed(state: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `boxed`.
+
+    Raises:
+        ValueError: an entry is in no box.
+    """
+    boxes = {name: state[name] for name in BOXED if name in state}
+    for name, box in boxes.items():
+        if not isinstance(box, tuple) or len(box) != 1:
+            raise ValueError(f"{name} of the state must be a tuple of one, got {box!r:.60}")
+    return state | {name: box[0] for name, box in boxes.items()}
+
+
 def of_this_version(state: Any) -> Any:
-    """A state of an earlier version as one of this: it goes on as it would have gone on then.
+    """A state of any version as one of this, out of its boxes.
+
+    It goes on as it would have gone on then.
 
     Version 1 knows fixed sweeps alone. After a probe the LR grew by 3 % a step in version 2, and
     by 2 % in 3. Until version 4 a loss without a weight was taken for one that is not finite, until
-    5 skipped steps were not counted, until 6 an LR that another had written was not kept, and until
-    7 there was no shorter warmup after a probe. Only after a late set-back, and of linear growth,
-    are the tests more frequent now.
+    5 skipped steps were not counted, until 6 an LR that another had written was not kept, until
+    7 there was no shorter warmup after a probe, and until 8 nothing was boxed. Only after a late
+    set-back, and of linear growth, are the tests more frequent now.
     """
     if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
         return state
@@ -60,11 +84,13 @@ def of_this_version(state: Any) -> Any:
         state = state | {"num_skipped": 0}
     if version in (1, 2, 3, 4, 5, 6):
         state = state | {"other_lrs": []}
-    if version not in (1, 2, 3, 4, 5, 6, 7):
-        return state
-    # It plays no part once the sweep has begun: the longest warmup is `W`, whatever it is.
-    settings = {"probed_warmup_fraction": DEFAULT_PROBED_WARMUP_FRACTION} | state["settings"]
-    return state | {"version": STATE_VERSION, "settings": settings, "warmup_steps": None}
+    if version in (1, 2, 3, 4, 5, 6, 7):
+        # It plays no part once the sweep has begun: the longest warmup is `W`, whatever it is.
+        settings = {"probed_warmup_fraction": DEFAULT_PROBED_WARMUP_FRACTION} | state["settings"]
+        state = state | {"settings": settings, "warmup_steps": None}
+    if version in (1, 2, 3, 4, 5, 6, 7, 8):
+        return state | {"version": STATE_VERSION}
+    return unboxed(state) if version == STATE_VERSION else state
 
 
 def checked_settings(state: Any, keys: Set[str], num_groups: int) -> SchedulerSettings:

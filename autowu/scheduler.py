@@ -35,7 +35,13 @@ from autowu.group_lrs import (
 from autowu.minimum_test import MinimumTest, num_consecutive_positive
 from autowu.probe import MOST_SKIPPED, TakeStep, find_fall, losses_taken_back, probe_lrs
 from autowu.ranks import check_process_group, num_ranks
-from autowu.saved_state import STATE_VERSION, checked_settings, loaded_whole, of_this_version
+from autowu.saved_state import (
+    STATE_VERSION,
+    boxed,
+    checked_settings,
+    loaded_whole,
+    of_this_version,
+)
 from autowu.settings import (
     COOLDOWN_DECAYS,
     DEFAULT_COOLDOWN_FRACTION,
@@ -600,29 +606,33 @@ class AutoWU(LRScheduler):
     def synchronize(self) -> None:
         """Average the losses since the last reduction over the ranks; call it on all of them.
 
-        One all-reduce in the warmup, none after it. Call it before a checkpoint that one rank
-        writes for all; with `fit="adam"` that is the group's rank 0, which alone makes the fits.
+        One all-reduce in the warmup, none after it; `fit="adam"` broadcasts what its next fit
+        starts from. Call it before a checkpoint that one rank writes for all, or
+        torch.distributed.checkpoint, which takes what is the same on all ranks from any of them.
         """
         if self._switch_step is None:
             self._warmup.synchronize(self._device())
+            self._warmup.share_fit(self._device())
 
     def state_dict(self) -> dict[str, Any]:
-        """All that an equal run needs to go on: plain numbers, lists, dicts and CPU tensors.
+        """All that an equal run needs to go on: plain numbers, lists, tuples, dicts, CPU tensors.
 
         Never communicates: losses since the last reduction are this rank's own. LRs that another
         has written into the groups since, as the next scheduler in a SequentialLR does, are in it.
+        torch.save takes it, also with `weights_only=True`, and torch.distributed.checkpoint does.
         """
         if self.last_epoch >= 0:  # before its turn in a SequentialLR the LRs are another's
             self._adopt_groups()
-        return self._state()
+        return boxed(self._state())
 
     def _state(self) -> dict[str, Any]:
+        """The state out of its boxes."""
         return {
             "version": STATE_VERSION,
             "settings": self._settings.as_dict(),
             "last_epoch": self.last_epoch,
             "step_count": self._step_count,
-            "base_lrs": [to_cpu(lr) for lr in self.base_lrs],
+            "base_lrs": tuple(map(to_cpu, self.base_lrs)),
             "other_lrs": lrs_of_others(self.optimizer, self._last_lr),
             "reference_lr": self._reference_lr,
             "switch_step": self._switch_step,
@@ -710,7 +720,7 @@ class AutoWU(LRScheduler):
 
     def _test(self, step: int) -> None:
         """Test the losses, and begin the decay if that ends the warmup."""
-        self.synchronize()
+        self._warmup.synchronize(self._device())
         sweep = self._warmup.sweep
         end = self._warmup.test(step, self._device())
         if end is None:

@@ -20,7 +20,7 @@ from autowu.intervals import is_tested_at_cap, next_test_point
 from autowu.loss_curve import Interval, LossCurve
 from autowu.loss_gp import LossGP
 from autowu.minimum_test import MinimumTest
-from autowu.ranks import from_first_rank, is_first_rank
+from autowu.ranks import from_first_rank, is_first_rank, object_from_first_rank
 from autowu.settings import SchedulerSettings
 from autowu.sweep import Sweep, first_fall_step
 
@@ -80,6 +80,15 @@ class Warmup:
             device: where collectives run.
         """
         self.curve.extend(*self.interval.reduce(self.process_group, device))
+
+    def share_fit(self, device: torch.device) -> None:
+        """Know on all ranks what the next fit starts from, as rank 0 does, which makes the fits.
+
+        Nothing with `fit="mle"`.
+        """
+        if self.settings.fit == "adam":
+            state = object_from_first_rank(self.gp.state_dict(), device, self.process_group)
+            self.gp.load_state_dict(state)
 
     def test(self, step: int, device: torch.device) -> WarmupEnd | None:
         """Let rank 0 decide by the losses, and go on as it says: one broadcast.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autowu import loss_gp
 from autowu.loss_gp import LossGP
+from autowu.saved_state import unboxed
 
 
 def losses_of(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -144,9 +145,9 @@ def test_losses_beyond_float32_make_a_negative_test_and_leave_the_fit_as_it_was(
         noise = float(torch.randn((), generator=generator))
         scheduler.step(2.0 + 0.1 * noise if step < 15 else 1e25)
         if step == 9:
-            before = scheduler.state_dict()["gp"]
+            before = unboxed(scheduler.state_dict())["gp"]
     assert [test.positive for test in scheduler.tests] == [False] * 3
     assert scheduler.tests[-1].probabilities == (0.0,) * 5
-    after = scheduler.state_dict()["gp"]
+    after = unboxed(scheduler.state_dict())["gp"]
     for name, value in before["parameters"].items():
         assert torch.equal(value, after["parameters"][name])

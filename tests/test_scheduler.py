@@ -449,7 +449,8 @@ def test_a_run_of_twenty_million_steps_starts_at_once() -> None:
     state = scheduler.state_dict()
     losses = torch.linspace(2.0, 1.0, 1_000_000)
     step = 1_000_000
-    state |= {"losses": losses, "last_epoch": step, "last_test_step": step, "step_count": step + 1}
+    steps = {"last_epoch": step, "last_test_step": step, "step_count": step + 1}
+    state |= {"losses": (losses,)} | steps
     scheduler.load_state_dict(state)
     scheduler.optimizer.step()
     while not scheduler.tests:

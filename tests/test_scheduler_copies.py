@@ -83,7 +83,7 @@ def test_a_test_interrupted_at_the_longest_warmup_is_made_up_for(
         go_on(scheduler, scheduler.warmup_steps - 1)
     go_on(whole, 40)
     with monkeypatch.context() as patch:
-        target = autowu.decision if where == "weigh_evidence" else stopped
+        target = autowu.decision if where == "weigh_evidence" else stopped._warmup
         patch.setattr(target, where, interrupted)
         for _ in range(times):
             with pytest.raises(KeyboardInterrupt):

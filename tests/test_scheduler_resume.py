@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from autowu import AutoWU, CurveScheduler, loss_gp, replay, schedules
+from autowu.saved_state import unboxed
 from tests.helpers import assert_same_state
 
 TOTAL_STEPS, STEPS_PER_EPOCH = 90, 15
@@ -219,7 +220,7 @@ def test_a_state_of_version_4_goes_on_as_it_did() -> None:
     """It does not know of steps without a weight."""
     old, new = build(), build()
     go_on(old, 20)
-    state = old.state_dict() | {"version": 4}
+    state = unboxed(old.state_dict()) | {"version": 4}
     assert state.pop("unweighted") == []
     new.load_state_dict(state)
     assert go_on(new) == go_on(old)
@@ -336,7 +337,8 @@ def test_a_set_back_to_the_first_lr_is_a_state_that_can_be_loaded(min_lr: float)
     first = rising(min_lr)
     state = first.state_dict()
     assert state["slow_lr"] == min_lr
-    rounded = state | {"version": 6, "slow_lr": math.nextafter(min_lr, 0.0)}  # as version 6 was
+    below = math.nextafter(min_lr, 0.0)
+    rounded = unboxed(state) | {"version": 6, "slow_lr": below}  # as version 6 was
     del rounded["other_lrs"]
     for saved in (state, rounded):
         second = AutoWU(SGD([torch.zeros(1, requires_grad=True)], lr=0.1), 200, min_lr=min_lr)

@@ -10,6 +10,7 @@ from torch.optim import SGD
 
 from autowu import AutoWU
 from autowu.probe import MOST_SKIPPED
+from autowu.saved_state import unboxed
 from tests.helpers import assert_same_state
 
 
@@ -64,7 +65,7 @@ def test_a_state_of_before_they_were_counted_goes_on() -> None:
     old, new = build(), build()
     for step in range(10):
         take(old, 3.0 - 0.1 * step, skipped=False)
-    state = old.state_dict() | {"version": 5}
+    state = unboxed(old.state_dict()) | {"version": 5}
     del state["num_skipped"]
     new.load_state_dict(state)
     assert_same_state(new.state_dict(), old.state_dict())
@@ -123,7 +124,7 @@ def test_a_test_that_is_interrupted_among_them_is_made_up_for(
 
     whole, stopped = build(), build()
     with monkeypatch.context() as patch:
-        patch.setattr(stopped, "synchronize", interrupted)
+        patch.setattr(stopped._warmup, "synchronize", interrupted)
         for _ in range(400):
             take(whole, 1.0, skipped=True)
             try:

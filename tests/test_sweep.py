@@ -15,6 +15,7 @@ from autowu import AutoWU, Phase, replay
 from autowu.intervals import next_test_point
 from autowu.loss_curve import LossCurve
 from autowu.minimum_test import has_exploded
+from autowu.saved_state import unboxed
 from autowu.settings import PAPER
 from autowu.sweep import MAX_SLOW_GROWTH, PLATEAU_GROWTH, Sweep, fast_steps, first_fall_step
 from tests.helpers import assert_same_state
@@ -169,7 +170,7 @@ def _saved(state: Any) -> Any:
 def test_a_state_from_before_there_were_adaptive_sweeps_is_one_of_a_fixed_sweep() -> None:
     old = build(sweep="fixed")
     go_on(old, 20)
-    state = old.state_dict()
+    state = unboxed(old.state_dict())
     del state["fall_step"], state["slow_lr"], state["settings"]["sweep"]
     scheduler = build()
     with pytest.warns(UserWarning, match="sweep='fixed'"):
@@ -187,7 +188,7 @@ def test_a_sweep_that_an_earlier_version_began_after_a_probe_goes_on_as_it_did(
     old = build(400)
     old.begin_at(1e-3)
     go_on(old, 3)
-    state = old.state_dict() | {"version": version}
+    state = unboxed(old.state_dict()) | {"version": version}
     del state["probed_growth"]
     scheduler = build(400)
     scheduler.load_state_dict(state)
@@ -248,7 +249,7 @@ def test_a_state_from_before_a_probe_could_shorten_the_warmup_goes_on() -> None:
     old = build(400)
     old.begin_at(1e-3)
     go_on(old, 30)
-    state = old.state_dict() | {"version": 7}
+    state = unboxed(old.state_dict()) | {"version": 7}
     del state["warmup_steps"], state["settings"]["probed_warmup_fraction"]
     scheduler, shorter = build(400), build(400, **SHORTER)
     with warnings.catch_warnings(action="error"):
@@ -280,7 +281,7 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
         step = old.last_epoch
         old.optimizer.step()
         old.step(1e6 if step >= 12 else 2.3 + 0.01 * math.sin(12.9898 * step * step))
-    state = old.state_dict() | {"version": 2}
+    state = unboxed(old.state_dict()) | {"version": 2}
     assert state.pop("probed_growth") is None
     assert state["slow_lr"] is not None and state["fall_step"] > 0
     scheduler = build(60)
@@ -303,9 +304,12 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
         {"fall_step": 99},
         {"fall_step": -3},
         {"switch_step": 20},
-        {"tests": [{"a": 1}]},
-        {"losses": torch.zeros(500)},
-        {"interval": {}},
+        {"tests": ([{"a": 1}],)},
+        {"tests": []},
+        {"tests": ()},
+        {"losses": (torch.zeros(500),)},
+        {"losses": torch.zeros(25)},
+        {"interval": ({},)},
         {"probed_growth": 1.0, "fall_step": 0, "slow_lr": 1e-3},
         {"settings": None},
         {"settings": 3},
