@@ -11,7 +11,7 @@ from torch import Tensor
 from autowu.probe import MAX_DISTANCE, probe_lrs
 from autowu.recorded_lrs import RecordedLRs
 from autowu.scheduler import AutoWU, Phase
-from autowu.settings import SchedulerSettings, check_number
+from autowu.settings import LEAST_PROBED_STEPS, SchedulerSettings, check_number
 from autowu.sweep import MAX_RUN_UP, first_fall_step
 
 LR_TOLERANCE = 6e-3  # ours, relative: a log may round its LRs to three digits
@@ -115,8 +115,9 @@ def replay(
         scheduler.step(number)
     if recorded is not None and _is_longer(recorded, scheduler):
         raise OtherSweepError(
-            f"the record sweeps on after step {scheduler.switch_step}, where the longest warmup"
-            " of this replay ends, as if no probe had made it shorter",
+            f"the longest warmup of this replay ends after step {scheduler.switch_step}, as"
+            f" probed_warmup_fraction={scheduler.settings.probed_warmup_fraction:g} says, and the"
+            " record sweeps on: that run had a longer one",
             _beginning(recorded) | {"probed_warmup_fraction": 1.0},
         )
     return scheduler
@@ -225,10 +226,15 @@ def _has_probed(lr: float, scheduler: AutoWU) -> bool:
 def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict[str, Any]) -> None:
     (lr,) = scheduler.get_last_lr()
     if not math.isclose(recorded.lrs[row], lr, rel_tol=LR_TOLERANCE):
-        has_fallen = row > 0 and recorded.lrs[row] < recorded.lrs[row - 1]
+        why = ""
+        if row > 0 and recorded.lrs[row] < recorded.lrs[row - 1]:
+            why = ", as if no test had ended it, or set it back"
+            is_probed = scheduler.lr_at(0) > scheduler.settings.min_lr
+            if is_probed and scheduler.last_epoch >= LEAST_PROBED_STEPS:
+                why += ", or probed_warmup_fraction had been larger in that run"
         raise OtherSweepError(
             f"step {row} was recorded at LR {recorded.lrs[row]:.6g}, and the sweep of this replay"
-            f" has {lr:.6g} there" + ", as if no test had ended it, or set it back" * has_fallen,
+            f" has {lr:.6g} there{why}",
             _fitting(recorded, row, settings),
         )
 

@@ -288,11 +288,20 @@ def test_a_warmup_that_was_longer_than_that_of_the_replay(total_steps: int, is_k
         again = replay(losses, total_steps, lrs=lrs, **settings)
         assert (again.switch_step, again.start_lr) == (run.switch_step, run.start_lr)
     else:
-        with pytest.raises(OtherSweepError, match="sweeps on after step 180") as caught:
+        message = "ends after step 180, .*the record sweeps on"
+        with pytest.raises(OtherSweepError, match=message) as caught:
             replay(losses, total_steps, lrs=lrs, **settings)
         assert caught.value.fitting["probed_warmup_fraction"] == 1.0
     told = replay(losses, total_steps, sweep="adaptive", lrs=lrs)
     assert told.tests == run.tests
+
+
+def test_a_warmup_that_was_shorter_than_that_of_the_replay_is_told_by_its_keyword() -> None:
+    losses = [-float(step) for step in range(600)]
+    run = replay(losses, 600, first_lr=1e-3, probed_warmup_fraction=0.3)
+    lrs = [run.lr_at(step) for step in range(600)]
+    with pytest.raises(OtherSweepError, match="or probed_warmup_fraction had been larger"):
+        replay(losses, 600, sweep="adaptive", lrs=lrs)
 
 
 def test_a_warmup_that_ended_before_that_of_the_replay_is_an_error_at_its_end() -> None:

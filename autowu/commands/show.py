@@ -126,14 +126,16 @@ def split_schedules(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     return requests or [("", shared)]
 
 
-def shorten(word: str, most: int = 24) -> str:
+def shorten(word: str, most: int = 12) -> str:
     """A setting for a label: a long value is left out.
 
     >>> shorten("gamma=0.5"), shorten("curves=[{name: linear, length: 0.1}]")
     ('gamma=0.5', 'curves=[...]')
     """
     key, _, value = word.partition("=")
-    return word if len(word) <= most else f"{key}=[...]" if value[:1] == "[" else f"{key}=..."
+    if len(value) <= most:
+        return word
+    return f"{key}=[...]" if value[:1] == "[" else f"{key}=..."
 
 
 def read_settings(

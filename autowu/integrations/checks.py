@@ -1,14 +1,24 @@
-"""What the adapters refuse, with one message for all of them."""
+"""What the adapters refuse, with one message for all of them; and what they do not ask."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from torch.optim import Optimizer
 
 from autowu.scheduler import AutoWU
 from autowu.settings import SchedulerSettings
 from autowu.trainer.limits import closest
 
 KEYWORDS = [*inspect.signature(AutoWU).parameters][2:]  # without the optimizer and the total_steps
+
+
+def build(optimizer: Optimizer, total_steps: int, settings: Mapping[str, Any]) -> AutoWU:
+    """An AutoWU whose lengths a trainer has counted: not asked whether they are swapped."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "a run of total_steps=")
+        return AutoWU(optimizer, total_steps, **settings)
 
 
 def check_keywords(owner: str, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:

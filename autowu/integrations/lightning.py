@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 
-from autowu.integrations.checks import check_keywords, check_same_settings
+from autowu.integrations.checks import build, check_keywords, check_same_settings
 from autowu.scheduler import AutoWU
 
 
@@ -57,7 +57,7 @@ class AutoWUCallback(Callback):
             steps_per_epoch = None
         optimizer = trainer.optimizers[0]
         settings = {"steps_per_epoch": steps_per_epoch} | self._settings
-        self.scheduler = AutoWU(optimizer, total_steps, **settings)
+        self.scheduler = build(optimizer, total_steps, settings)
         if self._saved:
             wanted = self.scheduler.settings
             self.scheduler.load_state_dict(self._saved)

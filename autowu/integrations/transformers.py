@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import has_length
 
-from autowu.integrations.checks import check_keywords, check_same_settings
+from autowu.integrations.checks import build, check_keywords, check_same_settings
 from autowu.probe import NUM_SAMPLES
 from autowu.scheduler import AutoWU
 from autowu.settings import SchedulerSettings, check_integer
@@ -82,7 +82,7 @@ class AutoWUMixin(Trainer):
             optimizer = optimizer or self.optimizer
             settings = {"steps_per_epoch": self._steps_per_epoch} | self._autowu
             # The shortest run of AutoWU has two steps; a trial of one ends in its warmup.
-            self.lr_scheduler = AutoWU(optimizer, max(2, num_training_steps), **settings)
+            self.lr_scheduler = build(optimizer, max(2, num_training_steps), settings)
             self._created_lr_scheduler = True  # so that the next train() makes a new one
             self._is_to_probe = self._num_probe_samples > 0
         elif self._autowu or not isinstance(self.lr_scheduler, AutoWU):

@@ -174,8 +174,11 @@ def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]
     before, now = dict(flatten(saved)), dict(flatten(current))
     sweep = now.get("schedule.sweep", AutoWUSettings.sweep)
     growth = now.get("schedule.growth", AutoWUSettings.growth)
-    of_probe = ("schedule.probe", "schedule.probed_warmup_fraction")
-    acts_on_nothing = () if is_adaptive(sweep, growth) else of_probe
+    acts_on_nothing: tuple[str, ...] = ()
+    if not is_adaptive(sweep, growth):
+        acts_on_nothing = ("schedule.probe", "schedule.probed_warmup_fraction")
+    elif before.get("schedule.probe", 0) == now.get("schedule.probe") == 0:
+        acts_on_nothing = ("schedule.probed_warmup_fraction",)
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
         if old != new and not key.startswith((*FREE_TO_CHANGE, *acts_on_nothing)):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,15 @@ def test_a_trial_run_of_one_step_goes_through() -> None:
     trainer = build_trainer([AutoWUCallback()], fast_dev_run=True)
     trainer.fit(module, StatefulLoader(batches_of()))
     assert module.lrs == [1e-5]
+
+
+def test_a_run_of_half_an_epoch_is_not_asked_whether_its_lengths_are_swapped() -> None:
+    module, batches = Classifier(), batches_of()
+    trainer = build_trainer([AutoWUCallback()], max_steps=len(batches) // 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*swapped")
+        trainer.fit(module, StatefulLoader(batches))
+    assert len(module.lrs) == len(batches) // 2
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])

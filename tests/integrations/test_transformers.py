@@ -459,7 +459,9 @@ def test_a_dataset_without_a_length_needs_max_steps_alone(accumulate: int, tmp_p
 
 def test_a_trial_run_of_one_step_goes_through(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, max_steps=1)
-    trainer.train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*swapped")
+        trainer.train()
     assert trainer.lr_scheduler.last_epoch == trainer.state.global_step == 1
 
 

@@ -123,6 +123,8 @@ def test_a_run_from_before_a_probe_could_shorten_the_warmup_goes_on() -> None:
         check_same_config(Path("a/last.pt"), before, with_fraction(0.3))
     fixed = {"schedule": {"name": "autowu", "probe": 32, "sweep": "fixed"}}
     check_same_config(Path("a/last.pt"), fixed, with_fraction(0.3, sweep="fixed"))
+    for unprobed in ({"name": "autowu", "probe": 0}, {"name": "autowu"}):
+        check_same_config(Path("a/last.pt"), {"schedule": unprobed}, with_fraction(0.3, probe=0))
 
 
 def with_fraction(fraction: float, **settings: Any) -> dict[str, Any]:
