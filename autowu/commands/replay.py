@@ -237,12 +237,7 @@ def _add_settings(group: Any) -> None:
     add("--min-lr", type=float, metavar="LR", help="where the sweep begins (1e-5)")
     add("--max-lr", type=float, metavar="LR", help="where it would end (1.0)")
     add("--max-warmup-fraction", type=float, metavar="F", help="of the run, at most (0.5)")
-    add(
-        "--probed-warmup-fraction",
-        type=float,
-        metavar="F",
-        help="that, after a probe (1)",
-    )
+    add("--probed-warmup-fraction", type=float, metavar="F", help="that, after a probe (1)")
     add("--growth", choices=get_args(Growth), help="of the sweep (exponential)")
     add("--sweep", choices=get_args(SweepKind), help="of the run that was recorded (fixed)")
     add("--first-lr", type=float, metavar="LR", help=FIRST_LR_HELP)
