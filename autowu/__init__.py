@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from autowu.combined_optimizer import CombinedOptimizer
     from autowu.curve_scheduler import CurveScheduler
     from autowu.lars import LARS
     from autowu.minimum_test import MinimumTest
@@ -17,10 +18,19 @@ if TYPE_CHECKING:
     from autowu.scheduler import AutoWU, Phase
 
 __version__ = "0.1.0"
-__all__ = ["LARS", "AutoWU", "CurveScheduler", "MinimumTest", "Phase", "replay"]
+__all__ = [
+    "LARS",
+    "AutoWU",
+    "CombinedOptimizer",
+    "CurveScheduler",
+    "MinimumTest",
+    "Phase",
+    "replay",
+]
 
 _HOME = {
     "AutoWU": "autowu.scheduler",
+    "CombinedOptimizer": "autowu.combined_optimizer",
     "CurveScheduler": "autowu.curve_scheduler",
     "LARS": "autowu.lars",
     "Phase": "autowu.scheduler",

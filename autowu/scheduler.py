@@ -202,7 +202,11 @@ class AutoWU(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+            several = ": of several make one, autowu.CombinedOptimizer(*optimizers)"
+            raise TypeError(
+                f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}"
+                + several * isinstance(optimizer, list | tuple)
+            )
         settings = SchedulerSettings(
             total_steps=total_steps,
             steps_per_epoch=steps_per_epoch,
