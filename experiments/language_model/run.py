@@ -2,6 +2,7 @@
 
     nice python -m experiments.language_model.run               a quarter of an hour on two cores
     nice python -m experiments.language_model.run --held-out    as long: another network
+    nice python -m experiments.language_model.run --muon        as long: Muon and AdamW
 
 Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
 The figure and the table of the README: `python -m experiments.language_model.plot`.
@@ -29,7 +30,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from autowu import sweep
+from autowu import CombinedOptimizer, sweep
 from autowu.integrations.transformers import AutoWUTrainer
 from autowu.probe import NUM_SAMPLES
 from experiments.language_model.text import Text, standard_library
@@ -72,6 +73,7 @@ class Size:
     num_layers: int = 2
     num_heads: int = 4
     num_validation_sequences: int = 2048
+    muon: bool = False  # for the matrices of its blocks, AdamW for the rest; else AdamW for all
 
     @property
     def num_train_bytes(self) -> int:
@@ -80,6 +82,8 @@ class Size:
 
 # Deeper and narrower, longer and with smaller batches: nothing of AutoWU was chosen by it.
 HELD_OUT = Size(num_steps=900, batch_size=16, context=96, width=64, num_layers=4)
+MUON = Size(muon=True)
+MUON_FACTOR = 10.0  # its LR over that of AdamW, which the peak LRs are of
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,19 @@ def build_model(size: Size) -> GPT2LMHeadModel:
     )
 
 
+def build_optimizer(model: GPT2LMHeadModel, lr: float) -> CombinedOptimizer:
+    """Without weight decay, as the Trainer's own."""
+    matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
+    known = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in known]
+    return CombinedOptimizer(
+        torch.optim.AdamW(others, lr=lr, weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=MUON_FACTOR * lr, weight_decay=0.0),
+    )
+
+
 def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Trainer:
-    """The optimizer, AdamW, and the clipping of its gradients are the Trainer's defaults."""
+    """The clipping of gradients is the Trainer's default, and AdamW, where there is no Muon."""
     common: dict[str, Any] = {
         "num_train_epochs": 1,
         "per_device_train_batch_size": size.batch_size,
@@ -150,17 +165,18 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         "log_level": "error",
         "use_cpu": True,
     }
-    data = {
+    data: dict[str, Any] = {
         "train_dataset": sequences(text.train, size.context),
         "eval_dataset": sequences(text.validation, size.context),
     }
+    model = build_model(size)
+    if size.muon:
+        data["optimizers"] = (build_optimizer(model, cell.peak_lr or 1e-3), None)
     if cell.peak_lr is None or cell.warmup is None:
         settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
         num_samples = NUM_SAMPLES if cell.method in (PROBED, PROBED_BEFORE) else 0
-        return AutoWUTrainer(
-            build_model(size), arguments, autowu=settings, probe=num_samples, **data
-        )
+        return AutoWUTrainer(model, arguments, autowu=settings, probe=num_samples, **data)
     arguments = TrainingArguments(
         output_dir,
         learning_rate=cell.peak_lr,
@@ -168,7 +184,7 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         warmup_steps=round(cell.warmup * size.num_steps),
         **common,
     )
-    return Trainer(build_model(size), arguments, **data)
+    return Trainer(model, arguments, **data)
 
 
 def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -245,14 +261,20 @@ def main() -> None:
     parser.add_argument(
         "--held-out", action="store_true", help="the other network; by default without max_lr"
     )
+    parser.add_argument(
+        "--muon", action="store_true", help="Muon and AdamW; by default as --held-out"
+    )
     add_results_option(parser, committed=None)
     options = parser.parse_args()
-    if options.held_out:
+    if options.held_out and options.muon:
+        parser.error("--held-out and --muon are runs of their own: one of them")
+    if options.held_out or options.muon:
         chosen = options.methods or [
             name for name in methods if "max_lr" not in name and name != PROBED_BEFORE
         ]
-        results = options.results or FOLDER / "held_out_results.csv"
-        run(cells(chosen), HELD_OUT, results, options.processes)
+        name, size = ("muon", MUON) if options.muon else ("held_out", HELD_OUT)
+        results = options.results or FOLDER / f"{name}_results.csv"
+        run(cells(chosen), size, results, options.processes)
     else:
         results = options.results or FOLDER / "results.csv"
         run(cells(options.methods or methods), Size(), results, options.processes)
