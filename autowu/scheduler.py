@@ -107,7 +107,7 @@ class AutoWU(LRScheduler):
     one broadcast; a step without a test communicates nothing and never waits for the device.
 
     Args:
-        optimizer: any torch optimizer.
+        optimizer: any torch optimizer; of several a `CombinedOptimizer`.
         total_steps: optimizer steps of the whole run, at least 2. After them the LR stays at the
             end of the decay, 0 for most, with a warning.
         steps_per_epoch: optimizer steps of an epoch; None: epochs play no part.
