@@ -742,10 +742,14 @@ class AutoWU(LRScheduler):
             )
 
     def _device(self) -> torch.device:
-        """Where collectives run: the device of the first parameter."""
+        """Where collectives run: the device of the first parameter.
+
+        Of a DTensor that of its mesh: the parameter may lie on the host meanwhile.
+        """
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
-                return parameter.device
+                mesh = getattr(parameter, "device_mesh", None)
+                return parameter.device if mesh is None else torch.device(mesh.device_type)
         return torch.device("cpu")
 
     def _write_lrs(self) -> None:

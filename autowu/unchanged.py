@@ -30,11 +30,13 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     is changed in place stays changed); what is frozen; moments, LRs and whatever else stands in the
     optimizer's groups; the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and
     the generators of any of these that modules hold. A copy of them lies on the device meanwhile.
-    Tensors and dicts stay the same objects, for whoever else holds them.
+    Tensors and dicts stay the same objects, for whoever else holds them. Of a network that FSDP2
+    shards the whole weights, which a forward pass may leave behind, are given up before and after.
 
     Raises:
         ValueError: a parameter or buffer of a lazy layer has no shape yet.
     """
+    _reshard(network)  # or what it has for parameters are copies that the next step frees
     groups = [p for group in optimizer.param_groups for p in group["params"]]
     parameters = list(dict.fromkeys([*network.parameters(), *groups]))
     if any(map(is_lazy, [*parameters, *network.buffers()])):
@@ -59,7 +61,15 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
             afterwards.callback(_restore_tensor(parameter))
             # Whoever adds to a gradient in place would add to the caller's.
             parameter.grad = None
+        afterwards.callback(_reshard, network)  # first of all, or the copies outlive the block
         yield
+
+
+def _reshard(network: nn.Module) -> None:
+    """What `fully_shard` made of a module, and its children, holds only this rank's part after."""
+    for module in network.modules():
+        if any(each.__name__ == "FSDPModule" for each in type(module).__mro__):
+            module.reshard()  # type: ignore[operator]
 
 
 def _restore_requires_grad(parameter: Tensor, requires_grad: bool) -> None:

@@ -99,8 +99,8 @@ class Run:
         self.sharded = sharded
         if sharded:
             mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-            for layer in (self.model[0], self.model[3], self.model):
-                fully_shard(layer, mesh=mesh)
+            for part in (self.model[0], self.model):  # the second linear layer is the root's own
+                fully_shard(part, mesh=mesh)
         self.optimizer = AdamW(self.model.parameters())
         self.scheduler = AutoWU(self.optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
 
@@ -115,10 +115,26 @@ class Run:
         return loss
 
     def probe(self) -> None:
+        """Validations before it and in it leave whole weights behind."""
         before = [value.clone() for value in self.tensors()]
-        self.scheduler.probe(self.model, self.take_step)
+        output = self.validate()
+
+        def take_step() -> Tensor:
+            loss = self.take_step()
+            self.validate()
+            return loss
+
+        self.scheduler.probe(self.model, take_step)
+        assert torch.equal(self.validate(), output)
         assert all(map(torch.equal, before, self.tensors()))
         assert not self.optimizer.state
+
+    def validate(self) -> Tensor:
+        self.model.eval()
+        with torch.no_grad():
+            output = self.model(torch.ones(2, 8))
+        self.model.train()
+        return output
 
     def tensors(self) -> list[Tensor]:
         """This rank's part of the weights and buffers."""

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,3 +364,12 @@ def test_a_process_group_of_some_ranks_is_a_run_of_its_own(of: Any) -> None:
     assert one["losses"] == pytest.approx(expected, rel=1e-5)
     assert alone["losses"] == pytest.approx([loss_of(0, t) for t in range(alone["switch_step"])])
     assert all(calls == {} for _, calls in alone["calls"])
+
+
+def test_collectives_run_on_the_device_of_a_mesh_where_parameters_wait_on_the_host() -> None:
+    class Offloaded(torch.Tensor):
+        device_mesh = SimpleNamespace(device_type="meta")
+
+    parameter = torch.zeros(1).as_subclass(Offloaded).requires_grad_()
+    assert parameter.device.type == "cpu"
+    assert AutoWU(SGD([parameter], lr=1.0), 10)._device().type == "meta"

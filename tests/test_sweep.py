@@ -304,6 +304,7 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
         {"fall_step": 99},
         {"fall_step": -3},
         {"switch_step": 20},
+        {"switch_step": 20, "start_lr": torch.zeros(2)},
         {"tests": ([{"a": 1}],)},
         {"tests": []},
         {"tests": ()},
