@@ -114,19 +114,22 @@ class Run:
         self.optimizer.step()
         return loss
 
-    def probe(self) -> None:
-        """Validations before it and in it leave whole weights behind."""
+    def probe(self, validates: str = "never") -> None:
+        """A validation before it, or in it, leaves whole weights behind."""
         before = [value.clone() for value in self.tensors()]
-        output = self.validate()
 
         def take_step() -> Tensor:
             loss = self.take_step()
-            self.validate()
+            if validates == "within":
+                self.validate()
             return loss
 
+        if validates == "before":
+            self.validate()
         self.scheduler.probe(self.model, take_step)
-        assert torch.equal(self.validate(), output)
+        output = self.validate()
         assert all(map(torch.equal, before, self.tensors()))
+        assert torch.equal(output, self.validate())
         assert not self.optimizer.state
 
     def validate(self) -> Tensor:
@@ -169,6 +172,8 @@ def work(rank: int, folder: str) -> None:
     store = dist.FileStore(f"{folder}/store", 2)
     timeout = timedelta(seconds=LIMIT / 3)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timeout)
+    for validates in ("before", "within"):
+        Run(sharded=True).probe(validates)
     found: dict[str, Any] = {}
     for name, settings in (("default", {}), ("published", PAPER)):
         run = Run(sharded=True, **settings)
