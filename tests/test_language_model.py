@@ -1,6 +1,7 @@
 """The experiment in experiments/language_model, with runs of a few steps."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,23 @@ def test_a_run_learns_in_one_epoch_and_reports_its_schedule(cell: run.Cell) -> N
         # The tenth step's: nine are done, three of them the warmup, and 27 are the cosine.
         expected = 0.01 * (1 + math.cos(math.pi * 6 / 27)) / 2
         assert float(curve[0]["lr"]) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("method", [run.PROBED, "warmup_cosine"])
+def test_muon_and_adamw_follow_one_schedule(method: str, tmp_path: Path) -> None:
+    fixed = method == "warmup_cosine"
+    cell = run.Cell(method, 0.003 if fixed else None, 0.1 if fixed else None, 1)
+    size = replace(TINY, muon_decay=0.1)
+    text = standard_library(size.num_train_bytes, size.num_validation_sequences * size.context)
+    trainer = run.build_trainer(cell, size, text, str(tmp_path))
+    trainer.train()
+    adamw, muon = trainer.optimizer.optimizers
+    assert {p.ndim for p in muon.param_groups[0]["params"]} == {2}
+    assert muon.defaults["weight_decay"] == 0.1 and adamw.defaults["weight_decay"] == 0.0
+    lrs = [group["lr"] for group in trainer.optimizer.param_groups]
+    assert lrs[1] == pytest.approx(10 * lrs[0])
+    logged = [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+    assert max(logged) > 1e-4
 
 
 def test_finished_runs_are_not_made_again_and_stray_curves_go(tmp_path: Path) -> None:

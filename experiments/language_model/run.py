@@ -2,7 +2,8 @@
 
     nice python -m experiments.language_model.run               a quarter of an hour on two cores
     nice python -m experiments.language_model.run --held-out    as long: another network
-    nice python -m experiments.language_model.run --muon        as long: Muon and AdamW
+    nice python -m experiments.language_model.run --muon 0.1    as long: Muon and AdamW
+    nice python -m experiments.language_model.run --muon 0      as long: without weight decay
 
 Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
 The figure and the table of the README: `python -m experiments.language_model.plot`.
@@ -73,7 +74,8 @@ class Size:
     num_layers: int = 2
     num_heads: int = 4
     num_validation_sequences: int = 2048
-    muon: bool = False  # for the matrices of its blocks, AdamW for the rest; else AdamW for all
+    # Weight decay of Muon for the matrices of its blocks, AdamW for the rest; None: AdamW for all.
+    muon_decay: float | None = None
 
     @property
     def num_train_bytes(self) -> int:
@@ -82,7 +84,9 @@ class Size:
 
 # Deeper and narrower, longer and with smaller batches: nothing of AutoWU was chosen by it.
 HELD_OUT = Size(num_steps=900, batch_size=16, context=96, width=64, num_layers=4)
-MUON = Size(muon=True)
+# By Muon's weight decay, of which 0.1 is torch's default.
+MUON = {0.1: Size(muon_decay=0.1), 0.0: Size(muon_decay=0.0)}
+MUON_RESULTS = {0.1: "muon_results.csv", 0.0: "muon_undecayed_results.csv"}
 MUON_FACTOR = 10.0  # its LR over that of AdamW, which the peak LRs are of
 
 
@@ -140,14 +144,14 @@ def build_model(size: Size) -> GPT2LMHeadModel:
     )
 
 
-def build_optimizer(model: GPT2LMHeadModel, lr: float) -> CombinedOptimizer:
-    """Without weight decay, as the Trainer's own."""
+def build_optimizer(model: GPT2LMHeadModel, lr: float, muon_decay: float) -> CombinedOptimizer:
+    """AdamW without weight decay, as the Trainer has it by default."""
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     known = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in known]
     return CombinedOptimizer(
         torch.optim.AdamW(others, lr=lr, weight_decay=0.0),
-        torch.optim.Muon(matrices, lr=MUON_FACTOR * lr, weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=MUON_FACTOR * lr, weight_decay=muon_decay),
     )
 
 
@@ -170,8 +174,9 @@ def build_trainer(cell: Cell, size: Size, text: Text, output_dir: str) -> Traine
         "eval_dataset": sequences(text.validation, size.context),
     }
     model = build_model(size)
-    if size.muon:
-        data["optimizers"] = (build_optimizer(model, cell.peak_lr or 1e-3), None)
+    if size.muon_decay is not None:
+        optimizer = build_optimizer(model, cell.peak_lr or 1e-3, size.muon_decay)
+        data["optimizers"] = (optimizer, None)
     if cell.peak_lr is None or cell.warmup is None:
         settings = {"steps_per_epoch": None, **VARIANTS[cell.method]}
         arguments = TrainingArguments(output_dir, **common)
@@ -262,22 +267,25 @@ def main() -> None:
         "--held-out", action="store_true", help="the other network; by default without max_lr"
     )
     parser.add_argument(
-        "--muon", action="store_true", help="Muon and AdamW; by default as --held-out"
+        "--muon",
+        type=float,
+        choices=tuple(MUON),
+        metavar="DECAY",
+        help="Muon, with weight decay of 0.1 or 0, and AdamW; by default as --held-out",
     )
     add_results_option(parser, committed=None)
     options = parser.parse_args()
-    if options.held_out and options.muon:
+    if options.held_out and options.muon is not None:
         parser.error("--held-out and --muon are runs of their own: one of them")
-    if options.held_out or options.muon:
-        chosen = options.methods or [
-            name for name in methods if "max_lr" not in name and name != PROBED_BEFORE
-        ]
-        name, size = ("muon", MUON) if options.muon else ("held_out", HELD_OUT)
-        results = options.results or FOLDER / f"{name}_results.csv"
-        run(cells(chosen), size, results, options.processes)
-    else:
-        results = options.results or FOLDER / "results.csv"
-        run(cells(options.methods or methods), Size(), results, options.processes)
+    size, name = Size(), "results.csv"
+    if options.held_out:
+        size, name = HELD_OUT, "held_out_results.csv"
+    elif options.muon is not None:
+        size, name = MUON[options.muon], MUON_RESULTS[options.muon]
+    chosen = options.methods or methods
+    if size != Size() and not options.methods:
+        chosen = [each for each in methods if "max_lr" not in each and each != PROBED_BEFORE]
+    run(cells(chosen), size, options.results or FOLDER / name, options.processes)
 
 
 if __name__ == "__main__":
