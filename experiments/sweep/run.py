@@ -183,7 +183,11 @@ def cells(part: str, root: Path) -> list[SweepCell]:
         return [
             SweepCell("cifar10_cnn", "adamp", 1024, 12, method, seed, root)
             for seed in range(5)
-            for method in [*((name, None, None) for name in (*PROBES, *KEPT)), *grid]
+            for method in [
+                *((name, None, None) for name in (*PROBES, *KEPT)),
+                *[("without the test of a plateau", None, None)] * (seed < 3),
+                *grid,
+            ]
         ]
     if part == "wide":
         names = (PROBED, PROBED_BY_HALF, *KEPT)
