@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autowu.plotting import STYLE
-from experiments.language_model.run import PROBED, WARMUPS
+from experiments.language_model.run import MUON_RESULTS, PROBED, WARMUPS
 from experiments.tables import markdown_table, put_between_marks, read_rows, save_figure
 
 FOLDER = Path(__file__).parent
@@ -190,9 +190,15 @@ def main() -> None:
     draw(rows, curves, FOLDER / "results.png")
     put_between_marks(FOLDER / "README.md", "losses", losses_table(rows))
     put_between_marks(FOLDER / "README.md", "found", found_table(rows))
-    held_out = read_rows(FOLDER / "held_out_results.csv")
-    put_between_marks(FOLDER / "README.md", "held out", losses_table(held_out))
-    put_between_marks(FOLDER / "README.md", "found there", found_table(held_out))
+    others = {
+        "held_out_results.csv": ("held out", "found there"),
+        MUON_RESULTS[0.1]: ("muon", "found with muon"),
+        MUON_RESULTS[0.0]: ("muon without decay", "found without decay"),
+    }
+    for name, (mark, found_mark) in others.items():
+        rows = read_rows(FOLDER / name)
+        put_between_marks(FOLDER / "README.md", mark, losses_table(rows))
+        put_between_marks(FOLDER / "README.md", found_mark, found_table(rows))
 
 
 if __name__ == "__main__":

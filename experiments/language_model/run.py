@@ -5,7 +5,7 @@
     nice python -m experiments.language_model.run --muon 0.1    as long: Muon and AdamW
     nice python -m experiments.language_model.run --muon 0      as long: without weight decay
 
-Hugging Face's Trainer trains both; a run that stands in results.csv already is not made again.
+Hugging Face's Trainer trains both; a run that has a row already is not made again.
 The figure and the table of the README: `python -m experiments.language_model.plot`.
 """
 
@@ -87,7 +87,6 @@ HELD_OUT = Size(num_steps=900, batch_size=16, context=96, width=64, num_layers=4
 # By Muon's weight decay, of which 0.1 is torch's default.
 MUON = {0.1: Size(muon_decay=0.1), 0.0: Size(muon_decay=0.0)}
 MUON_RESULTS = {0.1: "muon_results.csv", 0.0: "muon_undecayed_results.csv"}
-MUON_FACTOR = 10.0  # its LR over that of AdamW, which the peak LRs are of
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,7 @@ class Cell:
             "warmup": "" if self.warmup is None else f"{self.warmup:g}",
             "seed": str(self.seed),
             "total_steps": str(size.num_steps),
+            **({} if size.muon_decay is None else {"muon_decay": f"{size.muon_decay:g}"}),
         }
 
 
@@ -145,13 +145,16 @@ def build_model(size: Size) -> GPT2LMHeadModel:
 
 
 def build_optimizer(model: GPT2LMHeadModel, lr: float, muon_decay: float) -> CombinedOptimizer:
-    """AdamW without weight decay, as the Trainer has it by default."""
+    """Both with the same LR, to which Muon's steps are scaled; AdamW without weight decay.
+
+    By `match_rms_adamw`, whatever way round the matrices lie: those of GPT-2 are transposed.
+    """
     matrices = [p for p in model.transformer.h.parameters() if p.ndim == 2]
     known = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in known]
     return CombinedOptimizer(
+        torch.optim.Muon(matrices, lr=lr, weight_decay=muon_decay, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=lr, weight_decay=0.0),
-        torch.optim.Muon(matrices, lr=MUON_FACTOR * lr, weight_decay=muon_decay),
     )
 
 
@@ -237,7 +240,8 @@ def train(cell: Cell, size: Size) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def key_of(row: dict[str, str]) -> tuple[str, ...]:
-    return row["method"], row["peak_lr"], row["warmup"], row["seed"], row["total_steps"]
+    names = ("method", "peak_lr", "warmup", "seed", "total_steps", "muon_decay")
+    return tuple(row.get(name, "") for name in names)
 
 
 def run(todo: Sequence[Cell], size: Size, results: Path, num_processes: int) -> None:
