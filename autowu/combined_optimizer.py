@@ -1,11 +1,19 @@
 """Several optimizers as one: Muon for the matrices and AdamW for the rest, for example."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from autowu.group_lrs import reference_lr
+
+# What stands in each group, so that it is saved wherever groups are: which optimizer has it, and
+# its place among all groups.
+OWNER, PLACE = "combined_owner", "combined_place"
 
 
 class CombinedOptimizer(Optimizer):
@@ -18,17 +26,20 @@ class CombinedOptimizer(Optimizer):
         scheduler = AutoWU(optimizer, total_steps)
 
     AutoWU keeps the ratios of the LRs that the groups come with; the LRs that it is given and that
-    it tells are those of the first optimizer. Its probe is a probe of all of them together.
+    it tells are those of the first optimizer: of its groups with the LR that is its default, or of
+    the one with the largest. Its probe is a probe of all of them together.
 
     Groups and state are those of the optimizers, the same objects; a group that is added to one of
-    them later comes after all others. DCP, which looks into optimizers itself, takes `optimizers`.
+    them later comes after all others, in a new list. The state_dict has torch's form, as that of
+    one optimizer with all groups. Wrappers such as Lookahead go around the optimizers, not around
+    this one.
 
     Args:
         optimizers: one or more of any kind, without a parameter in common. In `step` they go one
             after the other, in this order.
 
     Attributes:
-        optimizers: as given, a tuple.
+        optimizers: as given, a tuple; those of a CombinedOptimizer in place of it.
 
     Raises:
         TypeError: one is no Optimizer.
@@ -36,45 +47,88 @@ class CombinedOptimizer(Optimizer):
     """
 
     optimizers: tuple[Optimizer, ...]
-    _order: list[tuple[int, int]]
+    _places: dict[tuple[int, int], int]  # of a group, by its optimizer and its index there
+    _states: "_States"
 
     def __init__(self, *optimizers: Optimizer) -> None:
         if not optimizers:
             raise ValueError("CombinedOptimizer takes one optimizer or more, got none")
+        given: list[Optimizer] = []
         for each in optimizers:
             if not isinstance(each, Optimizer):
                 raise TypeError(
                     "CombinedOptimizer takes torch Optimizers, one after the other, got "
                     f"{type(each).__name__}"
                 )
+            given += each.optimizers if isinstance(each, CombinedOptimizer) else [each]
         owners: dict[Tensor, int] = {}
-        for index, each in enumerate(optimizers):
+        for index, each in enumerate(given):
             for parameter in _parameters(each):
                 if owners.setdefault(parameter, index) != index:
                     raise ValueError(
                         f"optimizers {owners[parameter]} and {index} have a parameter in common, "
                         f"of shape {tuple(parameter.shape)}: give each parameter to one of them"
                     )
+            for group in each.param_groups:  # of another combination
+                group.pop(OWNER, None)
+                group.pop(PLACE, None)
+            default = each.defaults.get("lr")
+            if isinstance(default, Tensor):  # a schedule would fill it with the LR of a group
+                each.defaults["lr"] = default.clone()
         # The base class's __init__ would make groups of its own; this sets up the hooks alone.
-        self.__setstate__({"optimizers": optimizers, "_order": []})
+        self.__setstate__({"optimizers": tuple(given), "_places": {}})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._states = _States(self.optimizers)
+        super().__setstate__({})
+        self._place_groups()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"optimizers": self.optimizers, "_places": self._places}
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """All groups in a new list, in the order in which they came."""
-        return [self.optimizers[owner].param_groups[group] for owner, group in self._known_order()]
+    def param_groups(self) -> list[dict[str, Any]]:
+        """All groups, in a new list, by their places."""
+        self._place_groups()
+        groups = [group for each in self.optimizers for group in each.param_groups]
+        return sorted(groups, key=lambda group: group[PLACE])
+
+    @param_groups.setter
+    def param_groups(self, groups: list[dict[str, Any]]) -> None:
+        for owner, each in enumerate(self.optimizers):
+            each.param_groups = [group for group in groups if group[OWNER] == owner]
 
     @property
-    def state(self) -> MutableMapping[Tensor, Any]:  # type: ignore[override]
+    def state(self) -> Any:
         """What the optimizers note of each parameter; writing to it writes to theirs."""
-        return _States(self.optimizers)
+        return self._states
+
+    @state.setter
+    def state(self, state: Mapping[Tensor, Any]) -> None:
+        for each in self.optimizers:
+            own = {p: state[p] for p in _parameters(each) if p in state}
+            each.state = defaultdict(dict, own)
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        """Those of the first optimizer."""
-        return self.optimizers[0].defaults
+        """What all optimizers have defaults of, as the first has it; `lr`: that of its groups."""
+        first, *others = self.optimizers
+        common = {
+            name: value
+            for name, value in first.defaults.items()
+            if all(name in each.defaults for each in others)
+        }
+        lrs = [group.get("initial_lr", group.get("lr")) for group in first.param_groups]
+        return common | {"lr": reference_lr(lrs, first.defaults.get("lr"))}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"optimizers": self.optimizers, "_order": self._order}
+    def __getattr__(self, name: str) -> Any:
+        if name in ("train", "eval"):  # of those that have two sets of weights, as Schedule-Free
+            optimizers = self.__dict__.get("optimizers", ())
+            methods = [getattr(each, name) for each in optimizers if hasattr(each, name)]
+            if methods:
+                return partial(_call_all, methods)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.optimizers))})"
@@ -85,37 +139,9 @@ class CombinedOptimizer(Optimizer):
             "optimizer.optimizers[0].add_param_group(...)"
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The `state_dict` of each optimizer, and the order of the groups."""
-        order = [list(place) for place in self._known_order()]
-        return {"optimizers": [each.state_dict() for each in self.optimizers], "order": order}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave, with as many optimizers.
-
-        Raises:
-            ValueError: it is no such state, or has another number of optimizers.
-        """
-        states = state_dict.get("optimizers")
-        if not isinstance(states, list) or "order" not in state_dict:
-            raise ValueError(
-                f"not a state_dict of CombinedOptimizer: it holds {sorted(state_dict)[:8]}"
-            )
-        if len(states) != len(self.optimizers):
-            raise ValueError(
-                f"the state is that of {len(states)} optimizers, these are {len(self.optimizers)}"
-            )
-        for each, state in zip(self.optimizers, states, strict=True):
-            each.load_state_dict(state)
-        places = sorted(self._known_order())
-        order = [(owner, group) for owner, group in state_dict["order"]]
-        if sorted(order) != places:
-            raise ValueError(f"the order of the groups in the state is {order}, expected {places}")
-        self._order = order
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         for each in self.optimizers:
-            each.zero_grad(set_to_none)
+            each.zero_grad() if set_to_none else each.zero_grad(set_to_none=False)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -133,12 +159,48 @@ class CombinedOptimizer(Optimizer):
             each.step()
         return loss
 
-    def _known_order(self) -> list[tuple[int, int]]:
-        """Of each group its optimizer and its place there; those that are new come last."""
-        for index, each in enumerate(self.optimizers):
-            num_known = sum(owner == index for owner, _ in self._order)
-            self._order += [(index, group) for group in range(num_known, len(each.param_groups))]
-        return self._order
+    def state_dict(self) -> dict[str, Any]:
+        """In torch's form: all groups by their places, the parameters numbered in this order.
+
+        Where the state_dict of an optimizer has another form: `optimizers`, each one's own.
+        """
+        self._place_groups()
+        states = [each.state_dict() for each in self.optimizers]
+        if not all(map(_has_torchs_form, states)):
+            return {"optimizers": states}
+        groups = [(group, own["state"]) for own in states for group in own["param_groups"]]
+        return _renumbered(sorted(groups, key=lambda entry: entry[0][PLACE]))
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, with as many optimizers, groups and parameters.
+
+        Raises:
+            ValueError: it is no such state, or does not fit; nothing was loaded.
+        """
+        states = state_dict.get("optimizers") or _of_each(state_dict)
+        if len(states) != len(self.optimizers):
+            raise ValueError(
+                f"the state is that of {len(states)} optimizers, these are {len(self.optimizers)}"
+            )
+        for owner, (each, state) in enumerate(zip(self.optimizers, states, strict=True)):
+            sizes = [len(group["params"]) for group in each.param_groups]
+            saved = [len(group["params"]) for group in state.get("param_groups", ())]
+            if "param_groups" in state and sizes != saved:
+                raise ValueError(
+                    f"optimizer {owner} has groups of {sizes} parameters, in the state of {saved}"
+                )
+        for each, state in zip(self.optimizers, states, strict=True):
+            each.load_state_dict(state)
+
+    def _place_groups(self) -> None:
+        """Note in each group whose it is and its place, as loaded or as before; new ones last."""
+        for owner, each in enumerate(self.optimizers):
+            for index, group in enumerate(each.param_groups):
+                group[OWNER] = owner
+                known = self._places.get((owner, index))
+                if known is None:  # whatever it says, for it may be the copy of another group
+                    known = group[PLACE] = max(self._places.values(), default=-1) + 1
+                self._places[owner, index] = group.setdefault(PLACE, known)
 
     def _no_hook(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -153,27 +215,79 @@ class _States(MutableMapping[Tensor, Any]):
     """The states of several optimizers by parameter; what else they note stays theirs alone."""
 
     def __init__(self, optimizers: tuple[Optimizer, ...]) -> None:
-        self._owners = {each: owner for owner in optimizers for each in _parameters(owner)}
+        self._optimizers = optimizers
+        self._owners: dict[Tensor, Optimizer] = {}
+
+    def _owner(self, parameter: Tensor) -> Optimizer:
+        if parameter not in self._owners:  # of a new group, unless it is nobody's
+            self._owners = {p: owner for owner in self._optimizers for p in _parameters(owner)}
+        return self._owners[parameter]
 
     def __getitem__(self, parameter: Tensor) -> Any:
-        return self._owners[parameter].state[parameter]
+        return self._owner(parameter).state[parameter]
 
     def __setitem__(self, parameter: Tensor, state: Any) -> None:
-        self._owners[parameter].state[parameter] = state
+        self._owner(parameter).state[parameter] = state
 
     def __delitem__(self, parameter: Tensor) -> None:
-        del self._owners[parameter].state[parameter]
+        del self._owner(parameter).state[parameter]
 
     def __iter__(self) -> Iterator[Tensor]:
-        return iter([each for each, owner in self._owners.items() if each in owner.state])
+        own = [(p, owner) for owner in self._optimizers for p in _parameters(owner)]
+        return iter([parameter for parameter, owner in own if parameter in owner.state])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
+    def clear(self) -> None:
+        for parameter in list(self):
+            del self[parameter]
+
     def __contains__(self, parameter: object) -> bool:
-        owner = self._owners.get(parameter)  # type: ignore[call-overload]
-        return owner is not None and parameter in owner.state
+        return any(parameter in each.state for each in self._optimizers)
+
+
+def _call_all(functions: Iterable[Callable[[], Any]]) -> None:
+    for function in functions:
+        function()
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _of_each(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a state in torch's form that of each optimizer.
+
+    Its groups may be in another order than they are saved in: DCP sorts them as those of the new
+    optimizer.
+    """
+    groups = sorted(state.get("param_groups", ()), key=lambda group: group.get(PLACE, 0))
+    if not groups or not all(OWNER in group and PLACE in group for group in groups):
+        found = sorted(map(str, state))[:8]
+        raise ValueError(f"not a state_dict of CombinedOptimizer: it holds {found}")
+    return [
+        _renumbered([(group, state["state"]) for group in groups if group[OWNER] == owner])
+        for owner in range(1 + max(group[OWNER] for group in groups))
+    ]
+
+
+def _renumbered(groups: Iterable[tuple[dict[str, Any], dict[int, Any]]]) -> dict[str, Any]:
+    """A state_dict of these groups, each with the states of its parameters by their old numbers."""
+    state: dict[int, Any] = {}
+    packed: list[dict[str, Any]] = []
+    begin = 0
+    for group, known in groups:
+        numbers = range(begin, begin + len(group["params"]))
+        pairs = zip(numbers, group["params"], strict=True)
+        state |= {number: known[old] for number, old in pairs if old in known}
+        packed.append(group | {"params": list(numbers)})
+        begin = numbers.stop
+    return {"state": state, "param_groups": packed}
+
+
+def _has_torchs_form(state: dict[str, Any]) -> bool:
+    """`state`, by the numbers of the parameters, and `param_groups`, with all of them."""
+    if state.keys() != {"state", "param_groups"}:
+        return False
+    return all(isinstance(key, int) for key in state["state"])

@@ -1,6 +1,7 @@
 """A block after which a network and its optimizer are as they were, bit for bit."""
 
 import copy
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -31,7 +32,8 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
     optimizer's groups; the random states of Python, NumPy, torch, the device (CUDA, XPU or MPS) and
     the generators of any of these that modules hold. A copy of them lies on the device meanwhile.
     Tensors and dicts stay the same objects, for whoever else holds them. Of a network that FSDP2
-    shards the whole weights, which a forward pass may leave behind, are given up before and after.
+    shards the whole weights, which a forward pass may leave behind, are given up before and after,
+    and gradients that it has not reduced yet are lost.
 
     Raises:
         ValueError: a parameter or buffer of a lazy layer has no shape yet.
@@ -67,9 +69,12 @@ def unchanged(network: nn.Module, optimizer: Optimizer, device: torch.device) ->
 
 def _reshard(network: nn.Module) -> None:
     """What `fully_shard` made of a module, and its children, holds only this rank's part after."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is None:  # nothing is sharded by it
+        return
     for module in network.modules():
-        if any(each.__name__ == "FSDPModule" for each in type(module).__mro__):
-            module.reshard()  # type: ignore[operator]
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def _restore_requires_grad(parameter: Tensor, requires_grad: bool) -> None:

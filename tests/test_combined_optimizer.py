@@ -10,7 +10,11 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.optim import LBFGS, SGD, AdamW, Muon, Optimizer
 
 from autowu import LARS, AutoWU, CombinedOptimizer
@@ -93,9 +97,9 @@ def test_a_probe_takes_back_the_steps_of_all() -> None:
     assert fresh.probe(run.model, run.take_step) is not None
     assert fresh.get_last_lr()[0] > 1e-5
     after = [run.model.state_dict(), run.optimizer.state_dict()]
-    for state in (before[1], after[1]):
-        for optimizer in state["optimizers"]:
-            assert optimizer["param_groups"][0].pop("lr") > 0
+    for _, state in (before, after):
+        for group in state["param_groups"]:
+            assert group.pop("lr") > 0
     assert_same_state(before, after)
 
 
@@ -114,12 +118,14 @@ def test_a_run_goes_on_from_its_state_bit_for_bit(saved_at: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-def test_a_run_goes_on_from_a_distributed_checkpoint_of_its_optimizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flattened", [False, True])
+def test_a_run_goes_on_from_a_distributed_checkpoint(flattened: bool, tmp_path: Path) -> None:
     one, other = Run(), Run()
     one.go_on(25)
+    options = StateDictOptions(flatten_optimizer_state_dict=flattened)
 
     def whole(run: Run) -> dict[str, Any]:
-        model, optimizer = get_state_dict(run.model, run.optimizer.optimizers)
+        model, optimizer = get_state_dict(run.model, run.optimizer, options=options)
         return {"model": model, "optimizer": optimizer, "scheduler": run.scheduler}
 
     dcp.save(whole(one), checkpoint_id=tmp_path)
@@ -127,12 +133,70 @@ def test_a_run_goes_on_from_a_distributed_checkpoint_of_its_optimizers(tmp_path:
     dcp.load(state, checkpoint_id=tmp_path)
     set_state_dict(
         other.model,
-        other.optimizer.optimizers,
+        other.optimizer,
         model_state_dict=state["model"],
         optim_state_dict=state["optimizer"],
+        options=options,
     )
     assert one.go_on() == other.go_on()
     assert all(map(torch.equal, one.model.parameters(), other.model.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:the saved run goes on")
+@pytest.mark.parametrize("by_dcp", [False, True])
+def test_groups_keep_their_places_in_a_run_that_makes_all_of_them_at_once(
+    by_dcp: bool, tmp_path: Path
+) -> None:
+    """The LRs go by places; the group that was added in mid-run is the second of the first."""
+    model = build_model()
+    first, second = model[0], model[3]
+
+    def groups(module: nn.Module, lr: float) -> dict[str, Any]:
+        return {"params": [p for p in module.parameters() if p.ndim == 2], "lr": lr}
+
+    def others() -> AdamW:
+        return AdamW([p for p in model.parameters() if p.ndim < 2], lr=LR_ADAMW)
+
+    one = CombinedOptimizer(Muon([groups(first, LR_MUON)]), others())
+    scheduler = AutoWU(one, TOTAL_STEPS)
+    one.optimizers[0].add_param_group(groups(second, 0.5 * LR_MUON))
+    for seed in range(10):
+        loss = loss_of(model, seed)
+        one.zero_grad()
+        loss.backward()
+        one.step()
+        scheduler.step(loss)
+    assert [group["params"][0].ndim for group in one.param_groups] == [2, 1, 2]
+    all_at_once = [groups(first, LR_MUON), groups(second, 0.5 * LR_MUON)]
+    other = CombinedOptimizer(Muon(all_at_once), others())
+    resumed = AutoWU(other, TOTAL_STEPS)
+    state = copy.deepcopy(one.state_dict())
+    if by_dcp:
+        options = StateDictOptions(flatten_optimizer_state_dict=True)
+        _, state = get_state_dict(model, one, options=options)
+        dcp.save({"optimizer": state, "scheduler": scheduler}, checkpoint_id=tmp_path)
+        model_state, state = get_state_dict(model, other, options=options)
+        dcp.load({"optimizer": state, "scheduler": resumed}, checkpoint_id=tmp_path)
+        set_state_dict(
+            model,
+            other,
+            model_state_dict=model_state,
+            optim_state_dict=state,
+            options=options,
+        )
+    else:
+        other.load_state_dict(state)
+    resumed.load_state_dict(scheduler.state_dict())
+    for optimizer, each in ((one, scheduler), (other, resumed)):
+        optimizer.step()
+        each.step(1.0)
+    assert resumed.get_last_lr() == scheduler.get_last_lr()
+    assert [group["lr"] for group in other.param_groups] == resumed.get_last_lr()
+    lrs = [
+        {id(group["params"][0]): group["lr"] for group in each.param_groups}
+        for each in (one, other)
+    ]
+    assert lrs[0] == lrs[1] and len(set(lrs[0].values())) == 3
 
 
 def test_a_group_that_is_added_to_the_first_comes_last_and_stays_there() -> None:
@@ -156,6 +220,106 @@ def test_a_group_that_is_added_to_the_first_comes_last_and_stays_there() -> None
     other.optimizer.load_state_dict(copy.deepcopy(one.optimizer.state_dict()))
     other.scheduler.load_state_dict(one.scheduler.state_dict())
     assert one.go_on() == other.go_on()
+
+
+def test_a_group_that_is_added_before_anybody_looks_comes_last_too() -> None:
+    one, other, new = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    combined = CombinedOptimizer(SGD([one], lr=0.1), AdamW([other]))
+    copied = {**combined.optimizers[0].param_groups[0], "params": [new]}
+    combined.optimizers[0].add_param_group(copied)
+    assert [group["params"][0] for group in combined.param_groups] == [one, other, new]
+
+
+def test_the_lrs_that_are_told_are_those_of_the_first_whatever_its_groups_have() -> None:
+    """Its default, 0.001, is what nobody means where each group has an LR of its own."""
+    weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(3)]
+    layers = [{"params": p, "lr": lr} for p, lr in zip(weights[:2], (3e-4, 6e-4), strict=True)]
+    for lr in (0.02, 0.001):
+        scheduler = AutoWU(CombinedOptimizer(AdamW(layers), Muon(weights[2:], lr=lr)), 100)
+        assert scheduler.get_last_lr() == pytest.approx([5e-6, 1e-5, 1e-5 * lr / 6e-4])
+
+
+def test_tensor_lrs_follow_the_schedule_and_leave_the_defaults_as_they_are() -> None:
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    lrs = [torch.tensor(0.02), torch.tensor(0.003)]
+    combined = CombinedOptimizer(*(SGD([p], lr=lr) for p, lr in zip(weights, lrs, strict=True)))
+    scheduler = AutoWU(combined, 100)
+    combined.step()
+    for _ in range(10):
+        scheduler.step(1.0)
+    defaults = [float(each.defaults["lr"]) for each in combined.optimizers]
+    assert defaults == pytest.approx([0.02, 0.003])
+    told = scheduler.get_last_lr()
+    assert [group["lr"] for group in combined.param_groups] == told
+    assert float(told[1]) == pytest.approx(0.15 * float(told[0]))
+
+
+def test_a_schedule_of_the_momentum_is_refused_where_not_all_have_one() -> None:
+    combined = CombinedOptimizer(*pair(build_model()))
+    with pytest.raises(ValueError, match="momentum or beta1"):
+        torch.optim.lr_scheduler.OneCycleLR(combined, [0.1, 0.1], total_steps=10)
+
+
+def test_train_and_eval_reach_those_that_have_them() -> None:
+    calls: list[str] = []
+
+    class TwoFaced(SGD):
+        def train(self) -> None:
+            calls.append("train")
+
+        def eval(self) -> None:
+            calls.append("eval")
+
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(3)]
+    plain = CombinedOptimizer(SGD(weights[:1]), SGD(weights[1:2]))
+    assert not hasattr(plain, "eval")
+    combined = CombinedOptimizer(plain, TwoFaced(weights[2:]))
+    assert len(combined.optimizers) == 3
+    combined.eval()
+    combined.train()
+    assert calls == ["eval", "train"]
+
+
+def test_its_groups_and_state_can_be_set_as_wrappers_do() -> None:
+    run = Run()
+    run.take_step()
+    muon, adamw = run.optimizer.optimizers
+    run.optimizer.param_groups = [dict(group) for group in run.optimizer.param_groups]
+    run.optimizer.param_groups[1]["lr"] = 0.5
+    assert adamw.param_groups[0]["lr"] == 0.5 and muon.param_groups[0]["lr"] != 0.5
+    kept = dict(run.optimizer.state)
+    run.optimizer.state = {}
+    assert not muon.state and not adamw.state and not run.optimizer.state
+    run.optimizer.state = kept
+    assert {*muon.state} == {*muon.param_groups[0]["params"]}
+    run.optimizer.state.clear()
+    assert not muon.state and not adamw.state
+
+
+class Verbose(SGD):
+    """With a state_dict that is not of torch's form."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"more": 7}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert state_dict.pop("more") == 7
+        super().load_state_dict(state_dict)
+
+
+def test_states_of_another_form_are_kept_as_they_are() -> None:
+    def build() -> CombinedOptimizer:
+        weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+        return CombinedOptimizer(AdamW(weights[:1]), Verbose(weights[1:], lr=0.1, momentum=0.9))
+
+    one, other = build(), build()
+    for group in one.param_groups:
+        group["params"][0].grad = torch.ones(2)
+    one.step()
+    state = one.state_dict()
+    assert state["optimizers"][1]["more"] == 7
+    other.load_state_dict(copy.deepcopy(state))
+    assert_same_state(other.state_dict(), state)
 
 
 def test_a_grad_scaler_skips_and_takes_the_steps_of_all() -> None:
@@ -248,13 +412,30 @@ def test_what_cannot_be_combined_is_refused_by_name() -> None:
         CombinedOptimizer(LBFGS([weight])).step()
 
 
-def test_a_state_that_does_not_fit_is_refused() -> None:
-    weights = [nn.Parameter(torch.ones(2)) for _ in range(3)]
-    combined = CombinedOptimizer(*(SGD([weight], lr=0.1) for weight in weights))
-    state = combined.state_dict()
-    with pytest.raises(ValueError, match="not a state_dict of CombinedOptimizer"):
-        combined.load_state_dict(combined.optimizers[0].state_dict())
-    with pytest.raises(ValueError, match="of 2 optimizers, these are 3"):
-        combined.load_state_dict(state | {"optimizers": state["optimizers"][:2]})
-    with pytest.raises(ValueError, match="order of the groups"):
-        combined.load_state_dict(state | {"order": [[0, 0], [1, 0], [1, 0]]})
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
+    def build(*sizes: int) -> CombinedOptimizer:
+        return CombinedOptimizer(
+            *(SGD([nn.Parameter(torch.ones(2)) for _ in range(n)], lr=0.1) for n in sizes)
+        )
+
+    combined = build(1, 1, 1)
+    before = combined.state_dict()
+    plain = SGD([nn.Parameter(torch.ones(2))], lr=0.5).state_dict()
+    for state, message in (
+        (plain, "not a state_dict of CombinedOptimizer: it holds .'param_groups', 'state'"),
+        ({}, "not a state_dict of CombinedOptimizer"),
+        (build(1, 1).state_dict(), "of 2 optimizers, these are 3"),
+        ({"optimizers": [plain] * 2}, "of 2 optimizers, these are 3"),
+        (build(1, 1, 2).state_dict(), r"optimizer 2 has groups of \[1\] parameters, .* of \[2\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            combined.load_state_dict(state)
+        assert_same_state(combined.state_dict(), before)
+
+
+def test_a_state_of_one_optimizer_alone_leaves_the_places_as_they_are() -> None:
+    combined = CombinedOptimizer(*pair(build_model()))
+    muon, adamw = combined.optimizers
+    muon.load_state_dict(pair(build_model())[0].state_dict())
+    assert combined.param_groups[0] is muon.param_groups[0]
+    assert combined.param_groups[1] is adamw.param_groups[0]

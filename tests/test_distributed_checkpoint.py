@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.optim import SGD, AdamW
+from torch.optim import SGD, AdamW, Muon
 
-from autowu import AutoWU, CurveScheduler, schedules
+from autowu import AutoWU, CombinedOptimizer, CurveScheduler, schedules
 from autowu.settings import PAPER
 from tests.helpers import assert_same_state
 from tests.launch import finish, start
@@ -88,10 +88,17 @@ def test_a_curve_whose_lrs_another_wrote_goes_on_from_one(tmp_path: Path) -> Non
     assert other.optimizer.param_groups[0]["lr"].item() == pytest.approx(0.03)
 
 
+SHARDED: dict[str, dict[str, Any]] = {
+    "default": {},
+    "published": PAPER,
+    "combined": {"combined": True},
+}
+
+
 class Run:
     """A small network, sharded over the ranks; of one rank, whole."""
 
-    def __init__(self, sharded: bool, **settings: Any) -> None:
+    def __init__(self, sharded: bool, combined: bool = False, **settings: Any) -> None:
         torch.manual_seed(0)
         self.model = nn.Sequential(
             nn.Linear(8, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 3)
@@ -101,7 +108,11 @@ class Run:
             mesh = init_device_mesh("cpu", (dist.get_world_size(),))
             for part in (self.model[0], self.model):  # the second linear layer is the root's own
                 fully_shard(part, mesh=mesh)
-        self.optimizer = AdamW(self.model.parameters())
+        self.optimizer: Any = AdamW(self.model.parameters())
+        if combined:
+            matrices = [p for p in self.model.parameters() if p.ndim == 2]
+            others = [p for p in self.model.parameters() if p.ndim < 2]
+            self.optimizer = CombinedOptimizer(Muon(matrices), AdamW(others))
         self.scheduler = AutoWU(self.optimizer, TOTAL_STEPS, STEPS_PER_EPOCH, **settings)
 
     def take_step(self, seed: int = 0) -> Tensor:
@@ -175,9 +186,9 @@ def work(rank: int, folder: str) -> None:
     for validates in ("before", "within"):
         Run(sharded=True).probe(validates)
     found: dict[str, Any] = {}
-    for name, settings in (("default", {}), ("published", PAPER)):
+    for name, settings in SHARDED.items():
         run = Run(sharded=True, **settings)
-        if name == "default":
+        if name != "published":
             run.probe()
         lrs = run.go_on(25)
         run.save(f"{folder}/{name}")
@@ -213,7 +224,7 @@ def test_a_sharded_network_is_swept_as_a_whole_one_is(folder: Path) -> None:
     assert whole.scheduler.switch_step == one["switch_step"]
 
 
-@pytest.mark.parametrize(("name", "settings"), [("default", {}), ("published", PAPER)])
+@pytest.mark.parametrize(("name", "settings"), SHARDED.items())
 def test_one_rank_goes_on_where_two_had_been(
     name: str, settings: dict[str, Any], folder: Path
 ) -> None:
