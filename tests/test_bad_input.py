@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from autowu.saved_state import unboxed
 from autowu.trainer.config import build_settings
 from tests.fake_data import write_cifar10, write_image_folders
 from tests.test_train import load, main, without_seconds
@@ -405,7 +406,7 @@ def test_a_sweep_that_diverges_goes_on_from_good_weights(
     assert metrics[-1]["restored_step"] == restored
     assert summary["test_accuracy"] > 50  # by chance 10
 
-    assert sum(len(line["tests"]) for line in metrics) == len(one_scheduler["tests"])
+    assert sum(len(line["tests"]) for line in metrics) == len(unboxed(one_scheduler)["tests"])
 
     # Stopped between the snapshot and the divergence, it goes on to the same end.
     with pytest.MonkeyPatch.context() as patch:

@@ -21,6 +21,7 @@ import torch
 from autowu import AutoWU, replay
 from autowu.plotting import plot_run
 from autowu.recordings import read_losses
+from autowu.saved_state import unboxed
 from autowu.trainer.errors import WriteError
 from autowu.trainer.summary import closing_lines
 from tests.helpers import assert_same_state
@@ -711,4 +712,4 @@ def test_the_steps_of_a_run_that_skipped_some_are_replayed_to_the_same_end(
     assert replayed.switch_step == summary["switch_step"]
     assert replayed.start_lr == pytest.approx(summary["start_lr"])
     scheduler = torch.load(folder / "last.pt", weights_only=True)["scheduler"]
-    torch.testing.assert_close(replayed.losses, scheduler["losses"])
+    torch.testing.assert_close(replayed.losses, unboxed(scheduler)["losses"])
