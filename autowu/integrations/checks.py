@@ -14,11 +14,20 @@ from autowu.trainer.limits import closest
 KEYWORDS = [*inspect.signature(AutoWU).parameters][2:]  # without the optimizer and the total_steps
 
 
-def build(optimizer: Optimizer, total_steps: int, settings: Mapping[str, Any]) -> AutoWU:
-    """An AutoWU whose lengths a trainer has counted: not asked whether they are swapped."""
+def build(
+    optimizer: Optimizer, total_steps: int, steps_per_epoch: int | None, given: Mapping[str, Any]
+) -> AutoWU:
+    """An AutoWU with lengths that a trainer has counted, not asked whether they are swapped.
+
+    Args:
+        optimizer, total_steps, steps_per_epoch: as for `AutoWU`.
+        given: keywords from the user, among them perhaps another `steps_per_epoch`.
+    """
+    if "steps_per_epoch" in given:
+        return AutoWU(optimizer, total_steps, **given)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "a run of total_steps=")
-        return AutoWU(optimizer, total_steps, **settings)
+        return AutoWU(optimizer, total_steps, steps_per_epoch, **given)
 
 
 def check_keywords(owner: str, given: Mapping[str, Any], instead: Mapping[str, str]) -> None:

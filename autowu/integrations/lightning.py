@@ -56,8 +56,7 @@ class AutoWUCallback(Callback):
         else:
             steps_per_epoch = None
         optimizer = trainer.optimizers[0]
-        settings = {"steps_per_epoch": steps_per_epoch} | self._settings
-        self.scheduler = build(optimizer, total_steps, settings)
+        self.scheduler = build(optimizer, total_steps, steps_per_epoch, self._settings)
         if self._saved:
             wanted = self.scheduler.settings
             self.scheduler.load_state_dict(self._saved)

@@ -80,9 +80,9 @@ class AutoWUMixin(Trainer):
         _check_arguments(self.args)
         if self.lr_scheduler is None:
             optimizer = optimizer or self.optimizer
-            settings = {"steps_per_epoch": self._steps_per_epoch} | self._autowu
             # The shortest run of AutoWU has two steps; a trial of one ends in its warmup.
-            self.lr_scheduler = build(optimizer, max(2, num_training_steps), settings)
+            total_steps = max(2, num_training_steps)
+            self.lr_scheduler = build(optimizer, total_steps, self._steps_per_epoch, self._autowu)
             self._created_lr_scheduler = True  # so that the next train() makes a new one
             self._is_to_probe = self._num_probe_samples > 0
         elif self._autowu or not isinstance(self.lr_scheduler, AutoWU):
