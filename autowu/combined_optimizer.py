@@ -1,5 +1,6 @@
 """Several optimizers as one: Muon for the matrices and AdamW for the rest, for example."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import partial
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autowu.group_lrs import reference_lr
+from autowu.group_lrs import COMBINED_RATIO as RATIO
+from autowu.group_lrs import reference_lr, to_ratio
 
-# What stands in each group, so that it is saved wherever groups are: which optimizer has it, and
-# its place among all groups.
+# What stands in each group, so that it is saved wherever groups are: which optimizer has it, its
+# place among all groups, and the LR of its optimizer over that of the first.
 OWNER, PLACE = "combined_owner", "combined_place"
 
 
@@ -27,7 +29,8 @@ class CombinedOptimizer(Optimizer):
 
     AutoWU keeps the ratios of the LRs that the groups come with; the LRs that it is given and that
     it tells are those of the first optimizer: of its groups with the LR that is its default, or of
-    the one with the largest. Its probe is a probe of all of them together.
+    the one with the largest. A group's `lr_scale` is a factor on the LR of its own optimizer. The
+    probe is one of all of them together.
 
     Groups and state are those of the optimizers, the same objects; a group that is added to one of
     them later comes after all others, in a new list. The state_dict has torch's form, as that of
@@ -48,6 +51,7 @@ class CombinedOptimizer(Optimizer):
 
     optimizers: tuple[Optimizer, ...]
     _places: dict[tuple[int, int], int]  # of a group, by its optimizer and its index there
+    _ratios: list[float]  # of the LR of each optimizer to that of the first
     _states: "_States"
 
     def __init__(self, *optimizers: Optimizer) -> None:
@@ -60,6 +64,11 @@ class CombinedOptimizer(Optimizer):
                     "CombinedOptimizer takes torch Optimizers, one after the other, got "
                     f"{type(each).__name__}"
                 )
+            if any(isinstance(value, CombinedOptimizer) for value in vars(each).values()):
+                raise ValueError(
+                    f"{type(each).__name__} goes around a CombinedOptimizer: put it around the "
+                    "optimizers of that"
+                )
             given += each.optimizers if isinstance(each, CombinedOptimizer) else [each]
         owners: dict[Tensor, int] = {}
         for index, each in enumerate(given):
@@ -70,13 +79,15 @@ class CombinedOptimizer(Optimizer):
                         f"of shape {tuple(parameter.shape)}: give each parameter to one of them"
                     )
             for group in each.param_groups:  # of another combination
-                group.pop(OWNER, None)
-                group.pop(PLACE, None)
+                for name in (OWNER, PLACE, RATIO):
+                    group.pop(name, None)
             default = each.defaults.get("lr")
             if isinstance(default, Tensor):  # a schedule would fill it with the LR of a group
                 each.defaults["lr"] = default.clone()
         # The base class's __init__ would make groups of its own; this sets up the hooks alone.
-        self.__setstate__({"optimizers": tuple(given), "_places": {}})
+        lrs = list(map(_lr_of, given))
+        ratios = [to_ratio(lr, lrs[0]) for lr in lrs]
+        self.__setstate__({"optimizers": tuple(given), "_places": {}, "_ratios": ratios})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -85,7 +96,7 @@ class CombinedOptimizer(Optimizer):
         self._place_groups()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"optimizers": self.optimizers, "_places": self._places}
+        return {name: self.__dict__[name] for name in ("optimizers", "_places", "_ratios")}
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -119,8 +130,7 @@ class CombinedOptimizer(Optimizer):
             for name, value in first.defaults.items()
             if all(name in each.defaults for each in others)
         }
-        lrs = [group.get("initial_lr", group.get("lr")) for group in first.param_groups]
-        return common | {"lr": reference_lr(lrs, first.defaults.get("lr"))}
+        return common | {"lr": _lr_of(first) or max(map(_lr_of, self.optimizers))}
 
     def __getattr__(self, name: str) -> Any:
         if name in ("train", "eval"):  # of those that have two sets of weights, as Schedule-Free
@@ -175,7 +185,7 @@ class CombinedOptimizer(Optimizer):
         """Load what `state_dict` gave, with as many optimizers, groups and parameters.
 
         Raises:
-            ValueError: it is no such state, or does not fit; nothing was loaded.
+            ValueError: it is no such state, or does not fit; before anything is loaded.
         """
         states = state_dict.get("optimizers") or _of_each(state_dict)
         if len(states) != len(self.optimizers):
@@ -194,13 +204,20 @@ class CombinedOptimizer(Optimizer):
 
     def _place_groups(self) -> None:
         """Note in each group whose it is and its place, as loaded or as before; new ones last."""
+        before = sorted(self._places, key=self._places.__getitem__)
         for owner, each in enumerate(self.optimizers):
             for index, group in enumerate(each.param_groups):
-                group[OWNER] = owner
+                group[OWNER], group[RATIO] = owner, self._ratios[owner]
                 known = self._places.get((owner, index))
                 if known is None:  # whatever it says, for it may be the copy of another group
                     known = group[PLACE] = max(self._places.values(), default=-1) + 1
                 self._places[owner, index] = group.setdefault(PLACE, known)
+        if before != sorted(before, key=self._places.__getitem__):
+            warnings.warn(
+                "the groups of a CombinedOptimizer stand in another order by the state that was "
+                "loaded, and schedulers go by it: load the scheduler's state, too",
+                stacklevel=3,
+            )
 
     def _no_hook(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise TypeError(
@@ -250,6 +267,12 @@ class _States(MutableMapping[Tensor, Any]):
 def _call_all(functions: Iterable[Callable[[], Any]]) -> None:
     for function in functions:
         function()
+
+
+def _lr_of(optimizer: Optimizer) -> float:
+    """The LR that those of its groups are ratios of; 0 without any."""
+    lrs = [group.get("initial_lr", group.get("lr")) for group in optimizer.param_groups]
+    return reference_lr(lrs, optimizer.defaults.get("lr"))
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

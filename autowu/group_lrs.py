@@ -8,6 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+# In groups of a CombinedOptimizer: the LR of their optimizer over that of its first.
+COMBINED_RATIO = "combined_ratio"
+
 
 def copy_lr(lr: Any) -> Any:
     """The same as a plain number, or a tensor that nobody else fills."""
@@ -54,6 +57,12 @@ def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> float:
     """The factor on a group's LR that the group gives, or another where it has none, or None."""
     scale = group.get("lr_scale")
     return otherwise if scale is None else float(scale)
+
+
+def scaled_ratio(group: dict[str, Any], ratio: float) -> Any:
+    """What AutoWU multiplies its LR by: the group's `lr_scale`, or its ratio where it has none."""
+    scale = group.get("lr_scale")
+    return ratio if scale is None else scale * group.get(COMBINED_RATIO, 1.0)
 
 
 def check_added_groups(groups: Sequence[dict[str, Any]], num_known: int) -> None:

@@ -231,7 +231,7 @@ def _check_lr(row: int, recorded: RecordedLRs, scheduler: AutoWU, settings: dict
             why = ", as if no test had ended it, or set it back"
             is_probed = scheduler.lr_at(0) > scheduler.settings.min_lr
             if is_probed and scheduler.last_epoch >= LEAST_PROBED_STEPS:
-                why += ", or probed_warmup_fraction had been larger in that run"
+                why += ", or probed_warmup_fraction were larger than in that run"
         raise OtherSweepError(
             f"step {row} was recorded at LR {recorded.lrs[row]:.6g}, and the sweep of this replay"
             f" has {lr:.6g} there{why}",

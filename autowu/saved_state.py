@@ -160,8 +160,8 @@ def _check_lrs(state: dict[str, Any], settings: SchedulerSettings) -> None:
     least, most = settings.min_lr / slack, settings.max_lr * slack
     if slow_lr is not None and not least <= slow_lr <= most:
         raise ValueError(f"slow_lr={slow_lr} of the state lies outside of [min_lr, max_lr]")
-    if start_lr is not None:
-        check_number("start_lr of the state", start_lr)
+    if start_lr is not None and not 0.0 <= check_number("start_lr of the state", start_lr) <= most:
+        raise ValueError(f"start_lr={start_lr} of the state lies outside of [0, max_lr]")
     if (switch_step is None) != (start_lr is None):
         raise ValueError(f"the state has switch_step={switch_step}, start_lr={start_lr}")
     diverged = state["diverged"]

@@ -22,10 +22,10 @@ from autowu.gpytorch_import import gpytorch
 from autowu.group_lrs import (
     check_added_groups,
     copy_lr,
-    lr_scale,
     lrs_of_others,
     put_back,
     reference_lr,
+    scaled_ratio,
     separate_shared_lrs,
     to_cpu,
     to_number,
@@ -603,7 +603,7 @@ class AutoWU(LRScheduler):
         lr = self.lr_at(self.last_epoch)
         self._adopt_groups()
         return [
-            lr * lr_scale(group, ratio)
+            lr * float(scaled_ratio(group, ratio))
             for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True)
         ]
 
@@ -768,8 +768,7 @@ class AutoWU(LRScheduler):
             self._adopt_groups()
         last_lrs: list[float | Tensor] = []
         for group, ratio in zip(groups, self._ratios, strict=True):
-            scale = group.get("lr_scale")
-            value = lr * (ratio if scale is None else scale)
+            value = lr * (ratio if group.get("lr_scale") is None else scaled_ratio(group, ratio))
             # Asking a float whether it is a Tensor takes longer than all the rest.
             if group["lr"].__class__ is not float and isinstance(group["lr"], Tensor):
                 last_lrs.append(group["lr"].fill_(value).clone())

@@ -171,21 +171,26 @@ def test_groups_keep_their_places_in_a_run_that_makes_all_of_them_at_once(
     other = CombinedOptimizer(Muon(all_at_once), others())
     resumed = AutoWU(other, TOTAL_STEPS)
     state = copy.deepcopy(one.state_dict())
+    in_another_order = pytest.warns(UserWarning, match="another order .* the scheduler's state")
     if by_dcp:
         options = StateDictOptions(flatten_optimizer_state_dict=True)
         _, state = get_state_dict(model, one, options=options)
         dcp.save({"optimizer": state, "scheduler": scheduler}, checkpoint_id=tmp_path)
         model_state, state = get_state_dict(model, other, options=options)
         dcp.load({"optimizer": state, "scheduler": resumed}, checkpoint_id=tmp_path)
-        set_state_dict(
-            model,
-            other,
-            model_state_dict=model_state,
-            optim_state_dict=state,
-            options=options,
-        )
+        with in_another_order:
+            set_state_dict(
+                model,
+                other,
+                model_state_dict=model_state,
+                optim_state_dict=state,
+                options=options,
+            )
+            other.state_dict()
     else:
-        other.load_state_dict(state)
+        with in_another_order:
+            other.load_state_dict(state)
+            other.state_dict()
     resumed.load_state_dict(scheduler.state_dict())
     for optimizer, each in ((one, scheduler), (other, resumed)):
         optimizer.step()
@@ -237,6 +242,29 @@ def test_the_lrs_that_are_told_are_those_of_the_first_whatever_its_groups_have()
     for lr in (0.02, 0.001):
         scheduler = AutoWU(CombinedOptimizer(AdamW(layers), Muon(weights[2:], lr=lr)), 100)
         assert scheduler.get_last_lr() == pytest.approx([5e-6, 1e-5, 1e-5 * lr / 6e-4])
+
+
+def test_a_scale_of_a_group_is_a_factor_on_the_lr_of_its_own_optimizer() -> None:
+    weights = [nn.Parameter(torch.ones(2, 2)) for _ in range(4)]
+    layers = [{"params": p, "lr_scale": k} for p, k in zip(weights[1:3], (0.5, 1.0), strict=True)]
+    adamw = AdamW(layers, lr=0.003)
+    combined = CombinedOptimizer(Muon(weights[:1], lr=0.02), adamw)
+    scheduler = AutoWU(combined, 100)
+    assert scheduler.get_last_lr() == pytest.approx([1e-5, 7.5e-7, 1.5e-6])
+    new = {"params": weights[3:], "lr": adamw.param_groups[1]["lr"], "lr_scale": 1.0}
+    adamw.add_param_group(new)
+    combined.step()
+    scheduler.step(1.0)
+    lrs = scheduler.get_last_lr()
+    assert lrs == pytest.approx([lrs[0], 0.075 * lrs[0], 0.15 * lrs[0], 0.15 * lrs[0]])
+    assert [float(lr) for lr in scheduler.get_lr()] == pytest.approx(lrs)
+
+
+def test_an_lr_of_0_in_the_first_is_told_of_as_in_one_optimizer() -> None:
+    weights = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    combined = CombinedOptimizer(SGD(weights[:1], lr=0.0), AdamW(weights[1:], lr=0.003))
+    with pytest.warns(UserWarning, match="LR 0 is not frozen"):
+        AutoWU(combined, 100)
 
 
 def test_tensor_lrs_follow_the_schedule_and_leave_the_defaults_as_they_are() -> None:
@@ -404,6 +432,8 @@ def test_what_cannot_be_combined_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"got list: .* autowu\.CombinedOptimizer\(\*optimizers\)"):
         AutoWU([SGD([weight])], 10)  # type: ignore[arg-type]
     combined = CombinedOptimizer(SGD([weight], lr=0.1))
+    with pytest.raises(ValueError, match="LARS goes around a CombinedOptimizer"):
+        CombinedOptimizer(LARS(combined, always_adapt=True))
     with pytest.raises(TypeError, match="which of its optimizers"):
         combined.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
     with pytest.raises(TypeError, match="no hooks of its state_dict"):

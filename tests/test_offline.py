@@ -300,7 +300,9 @@ def test_a_warmup_that_was_shorter_than_that_of_the_replay_is_told_by_its_keywor
     losses = [-float(step) for step in range(600)]
     run = replay(losses, 600, first_lr=1e-3, probed_warmup_fraction=0.3)
     lrs = [run.lr_at(step) for step in range(600)]
-    with pytest.raises(OtherSweepError, match="or probed_warmup_fraction had been larger"):
+    with pytest.raises(
+        OtherSweepError, match="or probed_warmup_fraction were larger than in that run"
+    ):
         replay(losses, 600, sweep="adaptive", lrs=lrs)
 
 

@@ -305,6 +305,8 @@ def test_a_sweep_that_was_set_back_is_read_from_version_2() -> None:
         {"fall_step": -3},
         {"switch_step": 20},
         {"switch_step": 20, "start_lr": torch.zeros(2)},
+        {"switch_step": 20, "start_lr": math.nan},
+        {"switch_step": 20, "start_lr": 1e9},
         {"tests": ([{"a": 1}],)},
         {"tests": []},
         {"tests": ()},
