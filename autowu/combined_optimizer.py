@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from autowu.group_lrs import COMBINED_RATIO as RATIO
-from autowu.group_lrs import reference_lr, to_ratio
+from autowu.group_lrs import reference_lr, separate_default_lr, to_ratio
 
 # What stands in each group, so that it is saved wherever groups are: which optimizer has it, its
 # place among all groups, and the LR of its optimizer over that of the first.
@@ -81,9 +81,7 @@ class CombinedOptimizer(Optimizer):
             for group in each.param_groups:  # of another combination
                 for name in (OWNER, PLACE, RATIO):
                     group.pop(name, None)
-            default = each.defaults.get("lr")
-            if isinstance(default, Tensor):  # a schedule would fill it with the LR of a group
-                each.defaults["lr"] = default.clone()
+            separate_default_lr(each)  # a schedule would fill it with the LR of a group
         # The base class's __init__ would make groups of its own; this sets up the hooks alone.
         lrs = list(map(_lr_of, given))
         ratios = [to_ratio(lr, lrs[0]) for lr in lrs]
@@ -204,15 +202,18 @@ class CombinedOptimizer(Optimizer):
 
     def _place_groups(self) -> None:
         """Note in each group whose it is and its place, as loaded or as before; new ones last."""
-        before = sorted(self._places, key=self._places.__getitem__)
+        places = self._places.copy()
         for owner, each in enumerate(self.optimizers):
             for index, group in enumerate(each.param_groups):
                 group[OWNER], group[RATIO] = owner, self._ratios[owner]
-                known = self._places.get((owner, index))
-                if known is None:  # whatever it says, for it may be the copy of another group
-                    known = group[PLACE] = max(self._places.values(), default=-1) + 1
-                self._places[owner, index] = group.setdefault(PLACE, known)
-        if before != sorted(before, key=self._places.__getitem__):
+                place = places.get((owner, index))
+                if place is None:  # whatever it says, for it may be the copy of another group
+                    place = group[PLACE] = max(places.values(), default=-1) + 1
+                places[owner, index] = group.setdefault(PLACE, place)
+        if places == self._places:
+            return
+        before, self._places = self._places, places
+        if sorted(before, key=before.__getitem__) != sorted(before, key=places.__getitem__):
             warnings.warn(
                 "the groups of a CombinedOptimizer stand in another order by the state that was "
                 "loaded, and schedulers go by it: load the scheduler's state, too",

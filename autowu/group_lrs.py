@@ -53,10 +53,10 @@ def to_ratio(base_lr: Any, reference: float) -> float:
     return lr / reference if lr and reference else 1.0
 
 
-def lr_scale(group: dict[str, Any], otherwise: float = 1.0) -> float:
-    """The factor on a group's LR that the group gives, or another where it has none, or None."""
+def lr_scale(group: dict[str, Any]) -> float:
+    """The factor on a group's LR that the group gives; 1 where it has none, or None."""
     scale = group.get("lr_scale")
-    return otherwise if scale is None else float(scale)
+    return 1.0 if scale is None else float(scale)
 
 
 def scaled_ratio(group: dict[str, Any], ratio: float) -> Any:
@@ -155,9 +155,7 @@ def with_added_groups(optimizer: Optimizer, base_lrs: Sequence[Any]) -> list[Any
 
 def separate_shared_lrs(optimizer: Optimizer) -> None:
     """Clone a tensor LR that groups share, or that is the optimizer's default: each has its own."""
-    default = optimizer.defaults.get("lr")
-    if isinstance(default, Tensor):
-        optimizer.defaults["lr"] = default.clone()
+    separate_default_lr(optimizer)
     seen: set[int] = set()
     for group in optimizer.param_groups:
         lr = group.get("lr")
@@ -165,3 +163,10 @@ def separate_shared_lrs(optimizer: Optimizer) -> None:
             if id(lr) in seen:
                 group["lr"] = lr.clone()
             seen.add(id(group["lr"]))
+
+
+def separate_default_lr(optimizer: Optimizer) -> None:
+    """Clone the optimizer's default LR, if it is a tensor, which groups may have for theirs."""
+    default = optimizer.defaults.get("lr")
+    if isinstance(default, Tensor):
+        optimizer.defaults["lr"] = default.clone()

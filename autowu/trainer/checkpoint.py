@@ -177,7 +177,7 @@ def check_same_config(path: Path, saved: dict[str, Any], current: dict[str, Any]
     acts_on_nothing: tuple[str, ...] = ()
     if not is_adaptive(sweep, growth):
         acts_on_nothing = ("schedule.probe", "schedule.probed_warmup_fraction")
-    elif before.get("schedule.probe", 0) == now.get("schedule.probe") == 0:
+    elif (EARLIER | before)["schedule.probe"] == now.get("schedule.probe") == 0:
         acts_on_nothing = ("schedule.probed_warmup_fraction",)
     for key in [*now, *before]:
         old, new = before.get(key, EARLIER.get(key, "(unset)")), now.get(key, "(unset)")
