@@ -1,8 +1,11 @@
 """What several test modules need."""
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,6 +18,15 @@ class FailOnSync(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         assert func.overloadpacket.__name__ not in self.NAMES, func
         return func(*args, **(kwargs or {}))
+
+
+def join_world(folder: str, rank: int, size: int, timeout: float) -> None:
+    """Be a rank of a gloo group of processes on this machine, with one thread each."""
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    store = dist.FileStore(f"{folder}/store{size}", size)
+    limit = timedelta(seconds=timeout)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=limit)
 
 
 def assert_same_state(one: Any, other: Any, path: str = "state") -> None:

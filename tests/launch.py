@@ -135,3 +135,12 @@ def finish(
 
 def train(settings: list[str], world_size: int = 1) -> list[tuple[int, str, str]]:
     return finish(start(settings, world_size))
+
+
+def work_as_ranks(module: str, world_size: int, folder: Path, timeout: float) -> None:
+    """Call `work(rank, folder)` of a test module in a process for each rank; none may fail."""
+    code = f"import sys; from tests import launch; from {module} import work; "
+    code += "work(int(sys.argv[1]), sys.argv[2]); launch.leave()"
+    own = {rank: [str(rank), str(folder)] for rank in range(world_size)}
+    for returncode, _, errors in finish(start([], world_size, own, ("-c", code)), timeout):
+        assert returncode == 0, errors

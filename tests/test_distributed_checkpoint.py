@@ -1,7 +1,5 @@
 """Sharded training: FSDP2 (`fully_shard`), and PyTorch's distributed checkpoint (DCP) of it."""
 
-import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from torch.optim import SGD, AdamW, Muon
 
 from autowu import AutoWU, CombinedOptimizer, CurveScheduler, schedules
 from autowu.settings import PAPER
-from tests.helpers import assert_same_state
-from tests.launch import finish, start
+from tests.helpers import assert_same_state, join_world
+from tests.launch import work_as_ranks
 
 pytestmark = [
     pytest.mark.xdist_group("distributed_checkpoint"),
@@ -178,11 +176,7 @@ class Run:
 
 
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    store = dist.FileStore(f"{folder}/store", 2)
-    timeout = timedelta(seconds=LIMIT / 3)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timeout)
+    join_world(folder, rank, 2, LIMIT / 3)
     for validates in ("before", "within"):
         Run(sharded=True).probe(validates)
     found: dict[str, Any] = {}
@@ -206,12 +200,7 @@ def work(rank: int, folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two ranks have trained, saved, and gone on."""
     folder = tmp_path_factory.mktemp("sharded")
-    code = "import sys; from tests import launch; "
-    code += "from tests.test_distributed_checkpoint import work; "
-    code += "work(int(sys.argv[1]), sys.argv[2]); launch.leave()"
-    own = {rank: [str(rank), str(folder)] for rank in range(2)}
-    for returncode, _, errors in finish(start([], 2, own, ("-c", code)), timeout=LIMIT):
-        assert returncode == 0, errors
+    work_as_ranks("tests.test_distributed_checkpoint", 2, folder, LIMIT)
     return folder
 
 

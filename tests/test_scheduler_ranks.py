@@ -3,11 +3,9 @@
 All jobs run in one set of real gloo processes, because starting them takes longer than the rest.
 """
 
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +17,8 @@ from torch.optim import SGD
 from autowu import AutoWU
 from autowu.saved_state import unboxed
 from autowu.settings import PAPER
-from tests.launch import finish, start
+from tests.helpers import join_world
+from tests.launch import work_as_ranks
 
 pytestmark = pytest.mark.xdist_group("scheduler_ranks")  # one worker starts the ranks for all
 
@@ -215,15 +214,7 @@ JOBS = (
 )
 
 
-def join_world(folder: str, rank: int, size: int) -> None:
-    store = dist.FileStore(f"{folder}/store{size}", size)
-    timeout = timedelta(seconds=LIMIT / 3)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
-
-
 def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     results: dict[str, Any] = {}
 
     def do(job: Callable[[int], dict[str, Any]]) -> None:
@@ -233,11 +224,11 @@ def work(rank: int, folder: str) -> None:
             results[job.__name__] = traceback.format_exc()
 
     if rank < 2:
-        join_world(folder, rank, 2)
+        join_world(folder, rank, 2, LIMIT / 3)
         for job in JOBS:
             do(job)
         dist.destroy_process_group()
-    join_world(folder, rank, 3)
+    join_world(folder, rank, 3, LIMIT / 3)
     do(group_of_two)
     dist.destroy_process_group()
     torch.save(results, f"{folder}/rank{rank}.pt")
@@ -247,11 +238,7 @@ def work(rank: int, folder: str) -> None:
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each job returned on each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    code = "import sys; from tests import launch; from tests.test_scheduler_ranks import work; "
-    code += "work(int(sys.argv[1]), sys.argv[2]); launch.leave()"
-    own = {rank: [str(rank), str(folder)] for rank in range(3)}
-    for returncode, _, errors in finish(start([], 3, own, ("-c", code)), timeout=LIMIT):
-        assert returncode == 0, errors
+    work_as_ranks("tests.test_scheduler_ranks", 3, folder, LIMIT)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(3)]
 
 
